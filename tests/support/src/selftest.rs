@@ -1,0 +1,83 @@
+//! The laboratory tried on plain servers, without dmuc: what the other tests stand on.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::future::try_join_all;
+
+use crate::{Client, Kind, Lab, ServerSpec};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// The smallest real conversation: three users of `b` in a room of `a`, a wire between.
+pub async fn conversation(primary: Kind, replica: Kind) -> Result<()> {
+    let begin = Instant::now();
+    let lab = Lab::builder(&format!("selftest-{primary}-{replica}"))
+        .server(ServerSpec::new(primary, "a"))
+        .server(ServerSpec::new(replica, "b"))
+        .wire("a", "b")
+        .start()
+        .await?;
+    println!("{primary}, {replica}: servers are up after {:.2} s", begin.elapsed().as_secs_f64());
+    let outcome = talk(&lab).await;
+    println!("{primary}, {replica}: all done after {:.2} s", begin.elapsed().as_secs_f64());
+    lab.finish(outcome).await
+}
+
+async fn talk(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.server("a"), lab.server("b"));
+    let wire = lab.wire("a", "b");
+    let room = a.room("hall");
+    let users = ["u1", "u2", "u3"];
+    b.register(&users).await?;
+    let clients = try_join_all(users.map(|user| Client::connect(b, user, "r"))).await?;
+    clients[0].create(&room, "u1", &[]).await?;
+    clients[1].join(&room, "u2").await?;
+    clients[2].join(&room, "u3").await?;
+    for client in &clients {
+        client.quiet(Duration::from_millis(200)).await;
+    }
+
+    wire.reset();
+    clients[0].say(&room, "hello")?;
+    for client in &clients {
+        client.wait_for(|r| r.body().as_deref() == Some("hello"), SOON).await?;
+    }
+    let back = wire.sent_by("a");
+    ensure!(back.messages == 3, "{} copies crossed, not 3", back.messages);
+    ensure!(back.raw_bytes > back.stanza_bytes, "fewer bytes on the socket than of XML: {back:?}");
+    ensure!(wire.sent_by("b").messages == 1, "the message itself did not cross once");
+    let hello = wire.records().into_iter().filter(|r| r.xml.contains("hello")).count();
+    ensure!(hello == 4, "{hello} records of the message, not 4");
+    ensure!(wire.faults().is_empty(), "{:?}", wire.faults());
+
+    // Nothing crosses a cut wire; all is as before when it is whole again.
+    wire.cut().await;
+    wire.reset();
+    clients[1].say(&room, "lost")?;
+    clients[1].quiet(Duration::from_millis(500)).await;
+    ensure!(wire.counters().stanzas() == 0, "something crossed a cut wire");
+    wire.heal().await?;
+    if clients[0].transcript().with(|all| all.iter().any(|r| r.body().as_deref() == Some("lost") && r.attr("type") == "groupchat")) {
+        bail!("a message came over a cut wire");
+    }
+    let begin = Instant::now();
+    loop {
+        // The servers may wait a moment before they try again.
+        if clients[2].join(&a.room("lobby"), "u3").await.is_ok() {
+            break;
+        }
+        ensure!(begin.elapsed() < SOON * 2, "no connection after the wire was healed");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("healed after {:.2} s", begin.elapsed().as_secs_f64());
+    for client in clients {
+        client.disconnect().await?;
+    }
+    for server in lab.servers() {
+        let begin = Instant::now();
+        server.stop().await.with_context(|| format!("{} cannot stop", server.name()))?;
+        println!("{} stopped in {:.2} s", server.kind(), begin.elapsed().as_secs_f64());
+    }
+    Ok(())
+}

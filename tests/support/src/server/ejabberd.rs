@@ -1,0 +1,185 @@
+//! ejabberd: its configuration, its command line, and expressions run inside of it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value, json};
+use tokio::process::Command;
+
+use super::site::Site;
+use super::spec::ServerSpec;
+use crate::process::output;
+
+const COOKIE: &str = "laboratory";
+
+/// Writes `ejabberd.yml`, in JSON, which is YAML too.
+pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
+    let (domain, muc) = (spec.domain(), spec.muc());
+    let mut config = json!({
+        "hosts": [domain],
+        "loglevel": "info",
+        "certfiles": [site.dir.join("both.pem")],
+        "ca_file": site.dir.join("ca.pem"),
+        "s2s_cafile": site.dir.join("ca.pem"),
+        "s2s_use_starttls": "required",
+        "s2s_dns_timeout": 1,
+        "s2s_dns_retries": 1,
+        "s2s_timeout": 30,
+        "s2s_max_retry_delay": 2,
+        "outgoing_s2s_families": ["ipv4"],
+        "outgoing_s2s_ipv4_address": site.address.to_string(),
+        "auth_method": "internal",
+        "auth_password_format": "plain",
+        "listen": [
+            {
+                "port": 5222, "ip": site.address.to_string(), "module": "ejabberd_c2s",
+                "max_stanza_size": 262_144, "access": "all", "backlog": 1024
+            },
+            {
+                "port": 5269, "ip": site.address.to_string(), "module": "ejabberd_s2s_in",
+                "max_stanza_size": 524_288
+            }
+        ],
+        "modules": {
+            "mod_admin_extra": {},
+            "mod_blocking": {},
+            "mod_caps": {},
+            "mod_carboncopy": {},
+            "mod_client_state": {},
+            "mod_disco": {},
+            "mod_mam": { "assume_mam_usage": true, "default": "always" },
+            "mod_muc": {
+                "hosts": [muc],
+                "access": "all",
+                "access_create": "all",
+                "access_persistent": "all",
+                "access_mam": "all",
+                "history_size": 20,
+                "max_users": 5000,
+                "max_users_presence": 5000,
+                "max_user_conferences": 1000,
+                "default_room_options": { "mam": true, "max_users": 5000 }
+            },
+            "mod_muc_admin": {},
+            "mod_offline": {},
+            "mod_ping": {},
+            "mod_privacy": {},
+            "mod_roster": {},
+            "mod_stream_mgmt": { "resend_on_timeout": "if_offline" },
+            "mod_time": {},
+            "mod_version": {}
+        }
+    });
+    for (name, value) in &spec.options {
+        merge(&mut config[name.as_str()], value);
+    }
+    if let Some(modules) = config["modules"].as_object_mut() {
+        modules.retain(|name, _| !spec.without.contains(name));
+        if dmuc {
+            modules.insert("mod_dmuc".into(), Value::Object(spec.dmuc_options.clone()));
+        }
+    }
+    Ok(std::fs::write(site.dir.join("ejabberd.yml"), serde_json::to_string_pretty(&config)?)?)
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name.as_str()).or_insert(Value::Object(Map::new())), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+/// The node's name.
+fn node(site: &Site) -> String {
+    format!("{}@127.0.0.1", site.label)
+}
+
+/// Starts without `ejabberdctl`, which would look for a system user and for other nodes.
+pub fn command(site: &Site) -> Result<Command> {
+    let lib = site.multiarch()?;
+    let mut libs = vec![lib];
+    libs.extend(site.stage.as_ref().map(|stage| stage.join("erlang")));
+    let libs: Vec<String> = libs.iter().map(|path| path.display().to_string()).collect();
+    let mut command = site.enter("erl");
+    command
+        .args(["-noinput", "-name", &node(site), "-setcookie", COOKIE])
+        .args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"])
+        .args(["-kernel", "prevent_overlapping_partitions", "false"])
+        .arg("-mnesia")
+        .arg("dir")
+        .arg(format!("{:?}", site.dir.join("spool").display().to_string()))
+        .args(["+P", "250000", "-s", "ejabberd"])
+        .env("HOME", &site.dir)
+        .env("ERL_LIBS", libs.join(":"))
+        .env("ERL_CRASH_DUMP", site.dir.join("erl_crash.dump"))
+        .env("EJABBERD_CONFIG_PATH", site.dir.join("ejabberd.yml"))
+        .env("EJABBERD_LOG_PATH", site.dir.join("ejabberd.log"));
+    Ok(command)
+}
+
+/// Its log files.
+pub fn logs(site: &Site) -> Vec<PathBuf> {
+    ["ejabberd.log", "error.log", "crash.log", "output.log"]
+        .iter()
+        .map(|name| site.dir.join(name))
+        .filter(|path| path.exists())
+        .collect()
+}
+
+/// Evaluates an Erlang expression in the node and gives back its value as `~p` prints it.
+pub async fn eval(site: &Site, pid: u32, expression: &str) -> Result<String> {
+    let mut command = site.beside(pid, "erl_call");
+    command.args(["-c", COOKIE, "-name", &node(site), "-e"]).env("HOME", &site.dir);
+    // The value comes back base64-coded: erl_call prints terms in a way of its own.
+    let expression = expression.trim().trim_end_matches('.');
+    let input = format!(
+        "Result = try begin {expression} end of V -> {{value, V}} \
+         catch C:R:S -> {{failed, {{C, R, S}}}} end, \
+         {{Tag, Term}} = Result, {{Tag, base64:encode_to_string(unicode:characters_to_binary(\
+         io_lib:format(\"~tp\", [Term])))}}.\n"
+    );
+    let printed = output(command, &input, Duration::from_secs(120)).await?;
+    let coded = printed.split('"').nth(1).unwrap_or_default();
+    let decoded = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, coded);
+    match (printed.contains("{value"), decoded) {
+        (true, Ok(value)) => Ok(String::from_utf8_lossy(&value).into_owned()),
+        (false, Ok(error)) if printed.contains("{failed") => {
+            bail!("{expression}: {}", String::from_utf8_lossy(&error))
+        }
+        _ => bail!("{expression}: {printed}"),
+    }
+}
+
+/// Waits until all modules run: the listeners open earlier than that.
+pub async fn ready(site: &Site, pid: u32) -> Result<()> {
+    let wait = "(fun F() -> case lists:keymember(ejabberd, 1, application:which_applications()) of \
+                true -> ready; false -> timer:sleep(10), F() end end)()";
+    eval(site, pid, wait).await.map(drop)
+}
+
+/// Makes accounts; the password is the user's name.
+pub async fn register(site: &Site, pid: u32, domain: &str, users: &[String]) -> Result<()> {
+    let mut list = String::new();
+    for user in users {
+        write!(list, "{}<<{user:?}>>", if list.is_empty() { "" } else { "," })?;
+    }
+    let result = eval(
+        site,
+        pid,
+        &format!(
+            "[U || U <- [{list}], not lists:member(\
+             ejabberd_auth:try_register(U, <<\"{domain}\">>, U), [ok, {{error, exists}}])]"
+        ),
+    )
+    .await?;
+    if result != "[]" {
+        bail!("ejabberd did not take the accounts {result}");
+    }
+    Ok(())
+}

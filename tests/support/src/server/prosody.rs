@@ -1,0 +1,182 @@
+//! Prosody: its configuration, its command line, and commands given to its shell.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::site::Site;
+use super::spec::ServerSpec;
+use crate::process::output;
+
+const MODULES: &[&str] = &[
+    "admin_shell", "blocklist", "carbons", "csi_simple", "disco", "mam", "offline", "pep", "ping",
+    "posix", "private", "roster", "s2s_auth_certs", "saslauth", "smacks", "time", "tls", "vcard4",
+    "version",
+];
+
+const COMPONENT_MODULES: &[&str] = &["muc_mam"];
+
+/// Writes `prosody.cfg.lua`.
+pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
+    let modules = |names: &[&str]| {
+        let mut names: Vec<&str> =
+            names.iter().copied().filter(|n| !spec.without.iter().any(|w| w == n)).collect();
+        names.extend(dmuc.then_some("dmuc"));
+        lua(&Value::from(names))
+    };
+    let path = |name: &str| lua(&Value::from(site.dir.join(name).display().to_string()));
+    let address = lua(&Value::from(site.address.to_string()));
+    let mut config = String::new();
+    let c = &mut config;
+    writeln!(c, "data_path = {}", path("data"))?;
+    writeln!(c, "admin_socket = {}", lua(&socket(site).display().to_string().into()))?;
+    writeln!(c, "pidfile = {}", path("prosody.pid"))?;
+    writeln!(c, "run_as_root = true")?;
+    writeln!(c, "log = {{ debug = {} }}", path("prosody.log"))?;
+    if let Some(stage) = &site.stage {
+        let plugins = stage.join("prosody").display().to_string();
+        writeln!(c, "plugin_paths = {{ {} }}", lua(&plugins.into()))?;
+    }
+    writeln!(c, "interfaces = {{ {address} }}")?;
+    writeln!(c, "c2s_ports = {{ 5222 }}; s2s_ports = {{ 5269 }}")?;
+    writeln!(c, "c2s_direct_tls_ports = {{}}; s2s_direct_tls_ports = {{}}")?;
+    writeln!(c, "use_ipv6 = false")?;
+    writeln!(c, "network_settings = {{ tcp_backlog = 1024 }}")?;
+    writeln!(
+        c,
+        "ssl = {{ certificate = {}, key = {}, cafile = {} }}",
+        path("cert.pem"),
+        path("key.pem"),
+        path("ca.pem")
+    )?;
+    writeln!(c, "c2s_require_encryption = false; allow_unencrypted_plain_auth = true")?;
+    writeln!(c, "s2s_require_encryption = true; s2s_secure_auth = true")?;
+    writeln!(c, "authentication = \"internal_plain\"; storage = \"internal\"")?;
+    writeln!(c, "archive_expires_after = \"never\"")?;
+    // The modules that Prosody would load unasked; dialback would make up for a refused
+    // certificate.
+    writeln!(c, "modules_disabled = {{ \"s2s_bidi\", \"dialback\", \"limits\" }}")?;
+    for (name, value) in &spec.options {
+        writeln!(c, "{name} = {}", lua(value))?;
+    }
+    for (name, value) in &spec.dmuc_options {
+        writeln!(c, "dmuc_{name} = {}", lua(value))?;
+    }
+    writeln!(c, "modules_enabled = {{}}")?;
+    writeln!(c, "VirtualHost {}", lua(&spec.domain().into()))?;
+    writeln!(c, "  modules_enabled = {}", modules(MODULES))?;
+    writeln!(c, "Component {} \"muc\"", lua(&spec.muc().into()))?;
+    writeln!(c, "  modules_enabled = {}", modules(COMPONENT_MODULES))?;
+    writeln!(c, "  muc_log_by_default = true; muc_log_presences = false")?;
+    writeln!(c, "  max_history_messages = 100; restrict_room_creation = false")?;
+    std::fs::create_dir_all(site.dir.join("data"))?;
+    Ok(std::fs::write(site.dir.join("prosody.cfg.lua"), config)?)
+}
+
+/// A value in Lua's notation.
+fn lua(value: &Value) -> String {
+    match value {
+        Value::Null => "nil".into(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => n.to_string(),
+        Value::String(s) => {
+            let mut quoted = String::from("\"");
+            for c in s.chars() {
+                match c {
+                    '"' | '\\' => quoted.extend(['\\', c]),
+                    '\n' => quoted.push_str("\\n"),
+                    c => quoted.push(c),
+                }
+            }
+            quoted.push('"');
+            quoted
+        }
+        Value::Array(items) => {
+            format!("{{ {} }}", items.iter().map(lua).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(members) => {
+            let members: Vec<String> = members
+                .iter()
+                .map(|(name, value)| format!("[{}] = {}", lua(&name.as_str().into()), lua(value)))
+                .collect();
+            format!("{{ {} }}", members.join(", "))
+        }
+    }
+}
+
+/// Where its shell listens.
+fn socket(site: &Site) -> PathBuf {
+    site.short.join(format!("{}.sock", site.label))
+}
+
+/// Starts in the foreground.
+pub fn command(site: &Site) -> Command {
+    let mut command = site.enter("prosody");
+    command
+        .arg("--config")
+        .arg(site.dir.join("prosody.cfg.lua"))
+        .arg("-F")
+        .env("LUA_CPATH", cpath(site))
+        .env("HOME", &site.dir);
+    command
+}
+
+/// `LUA_CPATH`, with dmuc's library for every version of Lua that it was built for.
+fn cpath(site: &Site) -> String {
+    site.stage
+        .iter()
+        .map(|stage| format!("{}/lua/5.4/?.so;", stage.display()))
+        .chain([";".to_owned()])
+        .collect()
+}
+
+/// Its log files.
+pub fn logs(site: &Site) -> Vec<PathBuf> {
+    ["prosody.log", "output.log"]
+        .iter()
+        .map(|name| site.dir.join(name))
+        .filter(|path| path.exists())
+        .collect()
+}
+
+/// Runs a command in the shell of the running server and gives back what it printed.
+pub async fn shell(site: &Site, pid: u32, command: &str) -> Result<String> {
+    let mut prosodyctl = site.beside(pid, "prosodyctl");
+    prosodyctl
+        .arg("--config")
+        .arg(site.dir.join("prosody.cfg.lua"))
+        .args(["shell", command])
+        .env("HOME", &site.dir);
+    output(prosodyctl, "", Duration::from_secs(60)).await
+}
+
+/// Makes accounts as files, which Prosody reads at every login; the password is the user's
+/// name.
+pub fn register(site: &Site, domain: &str, users: &[String]) -> Result<()> {
+    let accounts = site.dir.join("data").join(escape(domain)).join("accounts");
+    std::fs::create_dir_all(&accounts)?;
+    for user in users {
+        if user.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
+            bail!("{user:?} is no user name");
+        }
+        let account = format!("return {{ [\"password\"] = \"{user}\"; }};\n");
+        std::fs::write(accounts.join(format!("{}.dat", escape(user))), account)?;
+    }
+    Ok(())
+}
+
+/// Prosody's own way of making a file name.
+fn escape(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() {
+            escaped.push(byte.into());
+        } else {
+            let _ = write!(escaped, "%{byte:02x}");
+        }
+        escaped
+    })
+}

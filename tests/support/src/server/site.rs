@@ -1,0 +1,96 @@
+//! Where a server lives: its address, its files, and the mounts that it sees.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+/// Mounts the server's view of names and, for another release, what it needs from this
+/// machine; then becomes the server, so that the process id stays the same.
+const ENTER: &str = r#"
+set -e
+root=$1 dir=$2 stage=$3; shift 3
+if [ -n "$root" ]; then
+    for path in /proc /dev "$dir" ${stage:+"$stage"}; do
+        mkdir -p "$root$path"
+        mount --rbind "$path" "$root$path"
+    done
+fi
+for file in hosts resolv.conf; do
+    [ -e "$root/etc/$file" ] || : > "$root/etc/$file"
+    mount --bind "$dir/$file" "$root/etc/$file"
+done
+if [ -n "$root" ]; then exec chroot "$root" "$@"; else exec "$@"; fi
+"#;
+
+/// The place of one server in the laboratory.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The loopback address that it listens on and connects from.
+    pub address: Ipv4Addr,
+    /// A name for its Erlang node or socket that no other server of the process has.
+    pub label: String,
+    /// Its configuration, data and logs.
+    pub dir: PathBuf,
+    /// A directory with a short path, for sockets.
+    pub short: PathBuf,
+    /// The root of its Debian release, if that is not this machine's.
+    pub sysroot: Option<PathBuf>,
+    /// Where dmuc has been built.
+    pub stage: Option<PathBuf>,
+}
+
+impl Site {
+    /// A command that becomes `program` inside the server's own mounts.
+    pub fn enter(&self, program: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "sh"])
+            .arg(self.sysroot.as_deref().unwrap_or(Path::new("")))
+            .arg(&self.dir)
+            .arg(self.stage.as_deref().unwrap_or(Path::new("")))
+            .arg(program)
+            .current_dir(&self.dir);
+        if self.sysroot.is_some() {
+            command.current_dir("/");
+        }
+        command
+    }
+
+    /// A command that runs `program` next to the running server `pid`, in its mounts.
+    pub fn beside(&self, pid: u32, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg("--mount").arg("--target").arg(pid.to_string()).arg("--");
+        if let Some(root) = &self.sysroot {
+            command.arg("chroot").arg(root);
+        }
+        command.arg(program);
+        command
+    }
+
+    /// The one directory below the release's root that matches `parent/prefix*`.
+    pub fn find(&self, parent: &str, prefix: &str) -> Result<PathBuf> {
+        let root = self.sysroot.as_deref().unwrap_or(Path::new("/"));
+        let inside = Path::new(parent);
+        let real = root.join(inside.strip_prefix("/").unwrap_or(inside));
+        for entry in std::fs::read_dir(&real).with_context(|| format!("cannot read {real:?}"))? {
+            let name = entry?.file_name();
+            if name.to_string_lossy().starts_with(prefix) {
+                return Ok(inside.join(name));
+            }
+        }
+        anyhow::bail!("nothing named {prefix}* in {real:?}")
+    }
+
+    /// `/usr/lib/<triplet>` of the release, where Debian keeps what depends on the machine.
+    pub fn multiarch(&self) -> Result<PathBuf> {
+        let linux = format!("{}-linux-", std::env::consts::ARCH);
+        let linux = match std::env::consts::ARCH {
+            "x86" => "i386-linux-",
+            "arm" => "arm-linux-",
+            _ => linux.as_str(),
+        };
+        self.find("/usr/lib", linux)
+    }
+}

@@ -1,0 +1,123 @@
+//! What a test says about a server that it wants.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+/// Which server program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// ejabberd, an Erlang program.
+    Ejabberd,
+    /// Prosody, a Lua program.
+    Prosody,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ejabberd => "ejabberd",
+            Self::Prosody => "prosody",
+        })
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "ejabberd" => Ok(Self::Ejabberd),
+            "prosody" => Ok(Self::Prosody),
+            _ => Err(anyhow::anyhow!("{name} is neither ejabberd nor prosody")),
+        }
+    }
+}
+
+/// A server to start. The server named `a` serves `a.test` and `conference.a.test`.
+#[derive(Clone, Debug)]
+pub struct ServerSpec {
+    /// Which program.
+    pub kind: Kind,
+    /// Its name, the first label of its domain.
+    pub name: String,
+    /// Whether dmuc is enabled in its configuration at the start.
+    pub dmuc: bool,
+    /// Options of dmuc, by their name in the documentation (without the `dmuc_` of Prosody).
+    pub dmuc_options: Map<String, Value>,
+    /// Further options: merged into ejabberd's configuration (objects are merged member by
+    /// member, everything else is replaced), or written as global options of Prosody.
+    pub options: Map<String, Value>,
+    /// Modules not to load, by the server's own name for them.
+    pub without: Vec<String>,
+    /// The root of another Debian release to take the server from instead of this machine's.
+    pub sysroot: Option<PathBuf>,
+    /// A build of dmuc other than the one in `$DMUC_STAGE`.
+    pub stage: Option<PathBuf>,
+}
+
+impl ServerSpec {
+    /// A server without dmuc.
+    pub fn new(kind: Kind, name: &str) -> Self {
+        Self {
+            kind,
+            name: name.to_owned(),
+            dmuc: false,
+            dmuc_options: Map::new(),
+            options: Map::new(),
+            without: Vec::new(),
+            sysroot: None,
+            stage: None,
+        }
+    }
+
+    /// An ejabberd without dmuc.
+    pub fn ejabberd(name: &str) -> Self {
+        Self::new(Kind::Ejabberd, name)
+    }
+
+    /// A Prosody without dmuc.
+    pub fn prosody(name: &str) -> Self {
+        Self::new(Kind::Prosody, name)
+    }
+
+    /// With dmuc enabled, or not.
+    pub fn dmuc(mut self, enabled: bool) -> Self {
+        self.dmuc = enabled;
+        self
+    }
+
+    /// With an option of dmuc.
+    pub fn dmuc_option(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.dmuc_options.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// With an option of the server's own.
+    pub fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Without one of the modules that would be loaded.
+    pub fn without(mut self, module: &str) -> Self {
+        self.without.push(module.to_owned());
+        self
+    }
+
+    /// From another Debian release, unpacked in this directory.
+    pub fn sysroot(mut self, root: impl Into<PathBuf>) -> Self {
+        self.sysroot = Some(root.into());
+        self
+    }
+
+    /// Its domain, where its users are.
+    pub fn domain(&self) -> String {
+        format!("{}.test", self.name)
+    }
+
+    /// The domain of its rooms.
+    pub fn muc(&self) -> String {
+        format!("conference.{}.test", self.name)
+    }
+}

@@ -1,0 +1,231 @@
+//! The wire between two servers: it reads all that crosses, and can be cut.
+//!
+//! Each server's view of names leads to the wire instead of to the other server. The wire
+//! has both servers' certificates, so STARTTLS and SASL EXTERNAL work on both sides as if
+//! nothing stood between. It passes the bytes on unchanged and notes every stanza.
+
+mod ledger;
+mod relay;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+pub use self::ledger::{Counters, Record};
+use self::ledger::Ledger;
+use self::relay::relay;
+use crate::tls::Tls;
+
+/// Which way along a wire: the first named server is `a`, the second `b`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the first server to the second.
+    AtoB,
+    /// From the second server to the first.
+    BtoA,
+}
+
+impl Direction {
+    /// The other way.
+    pub fn reverse(self) -> Self {
+        match self {
+            Self::AtoB => Self::BtoA,
+            Self::BtoA => Self::AtoB,
+        }
+    }
+}
+
+/// One end of a wire.
+#[derive(Clone)]
+pub struct End {
+    /// The server's name.
+    pub name: String,
+    /// Where the server really is.
+    pub server: Ipv4Addr,
+    /// Where the wire listens in the place of the *other* server, for this one.
+    pub listen: Ipv4Addr,
+    /// TLS as this server.
+    pub tls: Tls,
+}
+
+/// How the wire treats what passes, changeable at any time.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Behaviour {
+    pub(crate) latency: Duration,
+    pub(crate) stalled: bool,
+}
+
+/// What all connections of a wire share.
+pub(crate) struct Shared {
+    pub(crate) ends: [End; 2],
+    pub(crate) ledger: Ledger,
+    pub(crate) behaviour: watch::Sender<Behaviour>,
+}
+
+/// The running half of a wire, absent while it is cut.
+struct Live {
+    stop: watch::Sender<bool>,
+    acceptors: Vec<JoinHandle<()>>,
+}
+
+/// A wire between two servers.
+pub struct Wire {
+    shared: Arc<Shared>,
+    live: Mutex<Option<Live>>,
+}
+
+impl Wire {
+    /// Lays a wire between `a` and `b`, whole.
+    pub async fn start(a: End, b: End) -> Result<Self> {
+        let ledger = Ledger::new([a.name.clone(), b.name.clone()]);
+        let (behaviour, _) = watch::channel(Behaviour::default());
+        let shared = Arc::new(Shared { ends: [a, b], ledger, behaviour });
+        let wire = Self { shared, live: Mutex::new(None) };
+        wire.heal().await?;
+        Ok(wire)
+    }
+
+    /// The names of the servers at its ends.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.shared.ends[0].name, &self.shared.ends[1].name)
+    }
+
+    /// Closes all connections and refuses new ones. Nothing passes after this returns.
+    pub async fn cut(&self) {
+        if let Some(live) = self.live.lock().await.take() {
+            let _ = live.stop.send(true);
+            for acceptor in live.acceptors {
+                // An acceptor that panicked is gone as well.
+                let _ = acceptor.await;
+            }
+        }
+    }
+
+    /// Lets connections through (again).
+    pub async fn heal(&self) -> Result<()> {
+        let mut slot = self.live.lock().await;
+        if slot.is_some() {
+            return Ok(());
+        }
+        let (stop, stopped) = watch::channel(false);
+        let mut acceptors = Vec::new();
+        for direction in [Direction::AtoB, Direction::BtoA] {
+            let address = self.shared.end(direction).listen;
+            let listener = TcpListener::bind((address, 5269))
+                .await
+                .with_context(|| format!("the wire cannot listen on {address}"))?;
+            let shared = self.shared.clone();
+            acceptors.push(tokio::spawn(accept(shared, direction, listener, stopped.clone())));
+        }
+        *slot = Some(Live { stop, acceptors });
+        Ok(())
+    }
+
+    /// Cuts and heals at once: the servers lose their connections and can make new ones.
+    pub async fn interrupt(&self) -> Result<()> {
+        self.cut().await;
+        self.heal().await
+    }
+
+    /// Holds everything back while connections stay open, as a router that loses packets.
+    pub fn stall(&self) {
+        self.shared.behaviour.send_modify(|b| b.stalled = true);
+    }
+
+    /// Lets go what [`Wire::stall`] holds back.
+    pub fn flow(&self) {
+        self.shared.behaviour.send_modify(|b| b.stalled = false);
+    }
+
+    /// Delays everything by this much, each way.
+    pub fn set_latency(&self, latency: Duration) {
+        self.shared.behaviour.send_modify(|b| b.latency = latency);
+    }
+
+    /// Keeps the stanzas themselves (the default), or only counts them.
+    pub fn set_recording(&self, recording: bool) {
+        self.shared.ledger.set_recording(recording);
+    }
+
+    /// What server `from` has sent over this wire since the last reset.
+    pub fn sent_by(&self, from: &str) -> Counters {
+        match self.direction(from) {
+            Some(direction) => self.shared.ledger.counters(direction),
+            None => Counters::default(),
+        }
+    }
+
+    /// What has crossed both ways since the last reset.
+    pub fn counters(&self) -> Counters {
+        self.shared.ledger.counters(Direction::AtoB) + self.shared.ledger.counters(Direction::BtoA)
+    }
+
+    /// Every stanza since the last reset, in the order in which they passed.
+    pub fn records(&self) -> Vec<Record> {
+        self.shared.ledger.records()
+    }
+
+    /// What went wrong on connections of this wire, for the log.
+    pub fn faults(&self) -> Vec<String> {
+        self.shared.ledger.faults()
+    }
+
+    /// Starts counting from nothing and forgets the stanzas so far.
+    pub fn reset(&self) {
+        self.shared.ledger.reset();
+    }
+
+    fn direction(&self, from: &str) -> Option<Direction> {
+        let [a, b] = &self.shared.ends;
+        if a.name == from {
+            Some(Direction::AtoB)
+        } else if b.name == from {
+            Some(Direction::BtoA)
+        } else {
+            None
+        }
+    }
+}
+
+impl Shared {
+    /// The end that `direction` leads away from.
+    pub(crate) fn end(&self, direction: Direction) -> &End {
+        match direction {
+            Direction::AtoB => &self.ends[0],
+            Direction::BtoA => &self.ends[1],
+        }
+    }
+}
+
+async fn accept(
+    shared: Arc<Shared>,
+    direction: Direction,
+    listener: TcpListener,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => {
+                let Ok((socket, _)) = accepted else { continue };
+                let shared = shared.clone();
+                connections.spawn(async move {
+                    let target: SocketAddr =
+                        (shared.end(direction.reverse()).server, 5269).into();
+                    if let Err(fault) = relay(&shared, direction, socket, target).await {
+                        shared.ledger.fault(direction, &fault);
+                    }
+                });
+            }
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
