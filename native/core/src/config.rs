@@ -1,0 +1,180 @@
+//! Options and limits, the same in both servers.
+
+use std::sync::Arc;
+
+use crate::Counters;
+
+macro_rules! options {
+    ($($(#[doc = $doc:literal])* $name:ident: $default:literal, $min:literal ..= $max:literal;)*) => {
+        /// Every option. Times are in milliseconds, sizes in bytes.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config { $($(#[doc = $doc])* pub $name: u64,)* }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Config { $($name: $default,)* }
+            }
+        }
+
+        impl Config {
+            /// Name, default, least, most and meaning of every option.
+            pub const OPTIONS: &[OptionDef] = &[$(OptionDef {
+                name: stringify!($name), default: $default, min: $min, max: $max,
+                doc: concat!($($doc,)*),
+            },)*];
+
+            /// Sets one option.
+            pub fn set(&mut self, name: &str, value: u64) -> Result<(), ConfigError> {
+                match name {
+                    $(stringify!($name) => {
+                        if !($min..=$max).contains(&value) {
+                            return Err(ConfigError::Range {
+                                name: stringify!($name), value, min: $min, max: $max,
+                            });
+                        }
+                        self.$name = value;
+                        Ok(())
+                    })*
+                    _ => Err(ConfigError::Unknown(name.to_owned())),
+                }
+            }
+        }
+    };
+}
+
+/// An option as documented.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionDef {
+    /// Name, as in both servers' configuration (there with the server's own prefix).
+    pub name: &'static str,
+    /// Default.
+    pub default: u64,
+    /// Least value allowed.
+    pub min: u64,
+    /// Most allowed.
+    pub max: u64,
+    /// Meaning.
+    pub doc: &'static str,
+}
+
+options! {
+    /// Occupants of a domain in a room from which on a link is set up; for one, plain is as cheap.
+    min_occupants: 2, 1..=1000;
+    /// Longest envelope in bytes; a stanza that does not fit goes plainly. The replica may ask for less.
+    max_envelope_bytes: 131072, 4096..=10485760;
+    /// Copies (expanded) of a link that may wait for an acknowledgement or in its queue.
+    max_unacked_copies: 1000000, 1000..=100000000;
+    /// Bytes of a link that may wait for an acknowledgement or in its queue.
+    max_unacked_bytes: 33554432, 65536..=1073741824;
+    /// Envelopes after which the replica acknowledges at once.
+    ack_every: 32, 1..=1000;
+    /// Longest time for which the replica waits with an acknowledgement.
+    ack_delay: 2000, 0..=60000;
+    /// Time without acknowledgement after which the primary takes a link for broken.
+    ack_timeout: 300000, 5000..=3600000;
+    /// Time for which the primary waits for the fate of envelopes on a broken stream.
+    hold_time: 10000, 0..=3600000;
+    /// Time for which the primary waits for the fate of the other envelopes after a refusal.
+    fate_timeout: 10000, 100..=600000;
+    /// Time for which the primary waits for the answer to a set-up.
+    setup_timeout: 30000, 1000..=300000;
+    /// Idle time after which the primary probes a link with an empty envelope.
+    ping_interval: 60000, 1000..=3600000;
+    /// Time for which a domain's yes to the disco#info question is kept.
+    support_yes: 86400000, 1000..=604800000;
+    /// Time for which a domain's no is kept.
+    support_no: 3600000, 1000..=604800000;
+    /// Disco questions in flight at once.
+    support_in_flight: 100, 1..=10000;
+    /// Domains whose answer is remembered.
+    support_entries: 100000, 10..=10000000;
+    /// First waiting time after a link failed; it doubles with each failure.
+    retry_min: 5000, 100..=3600000;
+    /// Longest waiting time after a link failed.
+    retry_max: 3600000, 1000..=86400000;
+    /// Occupants of one link.
+    max_audience: 50000, 2..=1000000;
+    /// Links that a replica accepts in all.
+    max_links: 10000, 1..=1000000;
+    /// Links that a replica accepts from one domain.
+    max_links_per_domain: 2000, 1..=1000000;
+    /// Consent records of a replica.
+    max_consents: 1000000, 100..=100000000;
+    /// Time after which a session's unanswered leave closes its consent record.
+    consent_expiry: 600000, 1000..=86400000;
+}
+
+/// Why an option was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such option.
+    #[error("unknown option '{0}'")]
+    Unknown(String),
+    /// Out of range.
+    #[error("option '{name}' is {value}, must be from {min} to {max}")]
+    Range {
+        /// The option.
+        name: &'static str,
+        /// The value given.
+        value: u64,
+        /// Least value allowed.
+        min: u64,
+        /// Most allowed.
+        max: u64,
+    },
+    /// Two options contradict each other.
+    #[error("option 'retry_min' ({0}) is above 'retry_max' ({1})")]
+    Retry(u64, u64),
+}
+
+impl Config {
+    /// The defaults with these options set.
+    pub fn from_pairs(pairs: &[(&str, u64)]) -> Result<Self, ConfigError> {
+        let mut config = Config::default();
+        for (name, value) in pairs {
+            config.set(name, *value)?;
+        }
+        if config.retry_min > config.retry_max {
+            return Err(ConfigError::Retry(config.retry_min, config.retry_max));
+        }
+        Ok(config)
+    }
+}
+
+/// What the rooms and the replica of one host have in common.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Options.
+    pub config: Config,
+    /// Counters.
+    pub counters: Counters,
+}
+
+impl Shared {
+    /// With these options and all counters at zero.
+    pub fn new(config: Config) -> Arc<Self> {
+        Arc::new(Shared { config, counters: Counters::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_their_own_ranges() {
+        for option in Config::OPTIONS {
+            assert!((option.min..=option.max).contains(&option.default), "{}", option.name);
+            Config::default().set(option.name, option.default).expect("default");
+        }
+    }
+
+    #[test]
+    fn a_wrong_option_is_named_in_the_error() {
+        let err = Config::from_pairs(&[("ack_every", 0)]).expect_err("range");
+        assert_eq!(err.to_string(), "option 'ack_every' is 0, must be from 1 to 1000");
+        let err = Config::from_pairs(&[("nope", 0)]).expect_err("unknown");
+        assert_eq!(err.to_string(), "unknown option 'nope'");
+        assert!(Config::from_pairs(&[("retry_min", 9000), ("retry_max", 8000)]).is_err());
+    }
+}

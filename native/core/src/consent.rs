@@ -1,0 +1,405 @@
+//! Who in the own domain asked to be in which room.
+//!
+//! Consent runs from a session's join presence to the room's own end of *that* join or the end of
+//! the session. A room answers a session's presences in the order it got them, so a record is a
+//! queue of stays: what the room says concerns the oldest stay until that has ended. A join sent
+//! after an unavailable therefore opens a new stay that the older answer does not close.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::{Facts, Millis, jid};
+
+/// Stays of one session in one room that may be open at once; a client that leaves and joins
+/// more often before the room answers is served plainly.
+const MAX_STAYS: usize = 8;
+
+/// One stay of a session in a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stay {
+    /// Join presences that the room has not answered.
+    pending: u32,
+    /// The room has said yes.
+    joined: bool,
+    /// The session has sent unavailable.
+    left: bool,
+}
+
+/// A session's consent for a room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    stays: VecDeque<Stay>,
+    nick: String,
+}
+
+impl Record {
+    /// The session's newest nick in the room.
+    pub fn nick(&self) -> &str {
+        &self.nick
+    }
+
+    /// Whether the session has a join under way that the room has not answered.
+    pub fn is_joining(&self) -> bool {
+        self.stays.iter().any(|stay| !stay.joined && !stay.left)
+    }
+
+    fn has_left(&self) -> bool {
+        self.stays.iter().all(|stay| stay.left)
+    }
+
+    /// The session has sent a presence to the room.
+    fn outgoing(&mut self, nick: &str, facts: Facts) {
+        if facts.is_unavailable() {
+            if let Some(stay) = self.stays.back_mut() {
+                stay.left = true;
+            }
+            return;
+        }
+        let stays = self.stays.len();
+        match self.stays.back_mut() {
+            // A change of nick or of presence; the room's answer tells the nick.
+            Some(stay) if !stay.left && stay.joined => return,
+            Some(stay) if !stay.left => stay.pending += 1,
+            _ if stays < MAX_STAYS => {
+                self.stays.push_back(Stay { pending: 1, ..Stay::default() });
+            }
+            _ => return,
+        }
+        self.nick = nick.to_owned();
+    }
+
+    /// The room has sent a presence to the session.
+    fn incoming(&mut self, nick: &str, facts: Facts) {
+        let Some(stay) = self.stays.front_mut() else { return };
+        if facts.is_error() {
+            if !stay.joined {
+                stay.pending = stay.pending.saturating_sub(1);
+                if stay.pending == 0 {
+                    self.stays.pop_front();
+                }
+            }
+        } else if facts.is_own_available() {
+            stay.joined = true;
+            if !stay.left {
+                self.nick = nick.to_owned();
+            }
+        } else if facts.is_own_end() {
+            self.stays.pop_front();
+        }
+    }
+
+    fn pack(&self) -> String {
+        let mut text = String::new();
+        for stay in &self.stays {
+            let flags = u8::from(stay.joined) + 2 * u8::from(stay.left);
+            text.push_str(&format!("{}.{flags} ", stay.pending));
+        }
+        text.push('/');
+        text.push_str(&self.nick);
+        text
+    }
+
+    fn unpack(text: &str) -> Option<Self> {
+        let (stays, nick) = text.split_once('/')?;
+        let stays = stays
+            .split_whitespace()
+            .take(MAX_STAYS)
+            .map(|stay| {
+                let (pending, flags) = stay.split_once('.')?;
+                let flags: u8 = flags.parse().ok()?;
+                Some(Stay {
+                    pending: pending.parse().ok()?,
+                    joined: flags & 1 != 0,
+                    left: flags & 2 != 0,
+                })
+            })
+            .collect::<Option<_>>()?;
+        Some(Record { stays, nick: nick.to_owned() })
+    }
+}
+
+/// The consent records of a domain.
+#[derive(Debug, Default)]
+pub struct Consents {
+    of_session: HashMap<Arc<str>, HashMap<Arc<str>, Entry>>,
+    count: usize,
+    /// Records that only wait for the room's answer to a leave.
+    leaving: VecDeque<(Millis, Arc<str>, Arc<str>)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Record,
+    /// Since when all stays have been left.
+    left_at: Option<Millis>,
+}
+
+/// What an observed presence did to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// There is a record, new or changed.
+    Changed,
+    /// There is no record any more.
+    Closed,
+    /// A record was wanted but the table is full.
+    Full,
+}
+
+impl Consents {
+    /// A local session has sent a presence to `to`, a room's occupant JID or bare JID.
+    pub fn outgoing(
+        &mut self,
+        now: Millis,
+        session: &str,
+        to: &str,
+        facts: Facts,
+        most: usize,
+    ) -> Change {
+        let (room, nick) = (jid::bare(to), jid::resource(to));
+        if facts.is_unavailable() {
+            // To the bare JID as well: ejabberd and Prosody take both as leaving.
+            let Some(entry) = self.entry(room, session) else { return Change::None };
+            entry.record.outgoing("", facts);
+            return self.after_outgoing(now, room, session);
+        }
+        let Some(nick) = nick.filter(|_| facts.is_presence() && facts.0 & Facts::TYPE == 0) else {
+            return Change::None;
+        };
+        if let Some(entry) = self.entry(room, session) {
+            let before = entry.record.clone();
+            entry.record.outgoing(nick, facts);
+            if entry.record == before {
+                return Change::None;
+            }
+            return self.after_outgoing(now, room, session);
+        }
+        if self.count >= most {
+            return Change::Full;
+        }
+        let mut record = Record::default();
+        record.outgoing(nick, facts);
+        self.put(room, session, Entry { record, left_at: None });
+        Change::Changed
+    }
+
+    fn after_outgoing(&mut self, now: Millis, room: &str, session: &str) -> Change {
+        let Some(entry) = self.entry(room, session) else { return Change::None };
+        if !entry.record.has_left() {
+            entry.left_at = None;
+        } else if entry.left_at.is_none() {
+            entry.left_at = Some(now);
+            self.leaving.push_back((now, room.into(), session.into()));
+        }
+        Change::Changed
+    }
+
+    /// A room has sent a presence to a local session, plainly or carried.
+    pub fn incoming(&mut self, session: &str, from: &str, facts: Facts) -> Change {
+        let (room, nick) = (jid::bare(from), jid::resource(from).unwrap_or_default());
+        let Some(entry) = self.entry(room, session) else { return Change::None };
+        let before = entry.record.clone();
+        entry.record.incoming(nick, facts);
+        if entry.record.stays.is_empty() {
+            self.remove(room, session);
+            Change::Closed
+        } else if entry.record == before {
+            Change::None
+        } else {
+            Change::Changed
+        }
+    }
+
+    /// The session is over; returns the rooms whose records went with it.
+    pub fn session_closed(&mut self, session: &str) -> Vec<Arc<str>> {
+        let rooms = self.of_session.remove(session).unwrap_or_default();
+        self.count -= rooms.len();
+        rooms.into_keys().collect()
+    }
+
+    /// The record of a session for a room.
+    pub fn get(&self, room: &str, session: &str) -> Option<&Record> {
+        self.of_session.get(session)?.get(room).map(|entry| &entry.record)
+    }
+
+    /// Removes a record; whether there was one.
+    pub fn remove(&mut self, room: &str, session: &str) -> bool {
+        let Some(rooms) = self.of_session.get_mut(session) else { return false };
+        let there = rooms.remove(room).is_some();
+        if rooms.is_empty() {
+            self.of_session.remove(session);
+        }
+        self.count -= usize::from(there);
+        there
+    }
+
+    /// A record in a form that survives: opaque, about as long as the nick.
+    pub fn export(&self, room: &str, session: &str) -> Option<String> {
+        self.get(room, session).map(Record::pack)
+    }
+
+    /// Takes a record that [`Consents::export`] gave; false if it is not in that form.
+    pub fn import(&mut self, now: Millis, room: &str, session: &str, packed: &str) -> bool {
+        let Some(record) = Record::unpack(packed).filter(|record| !record.stays.is_empty()) else {
+            return false;
+        };
+        self.remove(room, session);
+        self.put(room, session, Entry { record, left_at: None });
+        self.after_outgoing(now, room, session);
+        true
+    }
+
+    /// Every (room, session, record).
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Record)> {
+        self.of_session.iter().flat_map(|(session, rooms)| {
+            rooms.iter().map(move |(room, entry)| (room, session, &entry.record))
+        })
+    }
+
+    /// Every room that somebody asked to be in.
+    pub fn rooms(&self) -> HashSet<Arc<str>> {
+        self.iter().map(|(room, _, _)| room.clone()).collect()
+    }
+
+    /// Closes records whose leave has not been answered for `expiry` milliseconds.
+    pub fn expire(&mut self, now: Millis, expiry: u64) -> Vec<(Arc<str>, Arc<str>)> {
+        let mut closed = Vec::new();
+        while let Some((at, room, session)) =
+            self.leaving.pop_front_if(|(at, _, _)| now.since(*at) >= expiry)
+        {
+            if self.entry(&room, &session).is_some_and(|entry| entry.left_at == Some(at)) {
+                self.remove(&room, &session);
+                closed.push((room, session));
+            }
+        }
+        closed
+    }
+
+    /// When [`Consents::expire`] may next find something.
+    pub fn next_expiry(&self, expiry: u64) -> Option<Millis> {
+        self.leaving.front().map(|(at, _, _)| *at + expiry)
+    }
+
+    fn entry(&mut self, room: &str, session: &str) -> Option<&mut Entry> {
+        self.of_session.get_mut(session)?.get_mut(room)
+    }
+
+    fn put(&mut self, room: &str, session: &str, entry: Entry) {
+        let rooms = self.of_session.entry(session.into()).or_default();
+        if rooms.insert(room.into(), entry).is_none() {
+            self.count += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: &str = "u@b.test/r";
+    const NICK: &str = "room@c.a.test/n";
+    const ROOM: &str = "room@c.a.test";
+    const JOIN: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+    const LEAVE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
+    const YES: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
+    const END: Facts = Facts(LEAVE.0 | Facts::CODE_110);
+    const ERROR: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::ERROR);
+
+    fn out(consents: &mut Consents, facts: Facts) -> Change {
+        consents.outgoing(Millis(0), S, NICK, facts, 10)
+    }
+
+    #[test]
+    fn consent_runs_from_the_join_to_the_rooms_own_end() {
+        let mut c = Consents::default();
+        assert_eq!(out(&mut c, JOIN), Change::Changed);
+        assert_eq!(c.incoming(S, NICK, YES), Change::Changed);
+        assert_eq!(out(&mut c, LEAVE), Change::Changed);
+        assert!(c.get(ROOM, S).is_some(), "the room has not answered yet");
+        assert_eq!(c.incoming(S, NICK, END), Change::Closed);
+        assert!(c.get(ROOM, S).is_none());
+    }
+
+    #[test]
+    fn an_older_end_does_not_close_a_newer_join() {
+        let mut c = Consents::default();
+        for facts in [JOIN, LEAVE, JOIN] {
+            out(&mut c, facts);
+        }
+        c.incoming(S, NICK, YES);
+        assert_eq!(c.incoming(S, NICK, END), Change::Changed);
+        assert!(c.get(ROOM, S).expect("the second join").is_joining());
+        c.incoming(S, NICK, YES);
+        assert!(!c.get(ROOM, S).expect("joined").is_joining());
+    }
+
+    #[test]
+    fn a_failed_join_closes_and_a_failed_nick_change_does_not() {
+        let mut c = Consents::default();
+        out(&mut c, JOIN);
+        assert_eq!(c.incoming(S, NICK, ERROR), Change::Closed);
+        out(&mut c, JOIN);
+        c.incoming(S, NICK, YES);
+        out(&mut c, JOIN);
+        assert_eq!(c.incoming(S, NICK, ERROR), Change::None);
+        assert!(c.get(ROOM, S).is_some());
+    }
+
+    #[test]
+    fn of_two_joins_sent_at_once_one_may_fail() {
+        let mut c = Consents::default();
+        out(&mut c, JOIN);
+        out(&mut c, JOIN);
+        c.incoming(S, NICK, ERROR);
+        assert!(c.get(ROOM, S).is_some());
+        c.incoming(S, NICK, ERROR);
+        assert!(c.get(ROOM, S).is_none());
+    }
+
+    #[test]
+    fn a_nick_change_is_not_an_end_and_its_new_nick_is_kept() {
+        let mut c = Consents::default();
+        out(&mut c, JOIN);
+        c.incoming(S, NICK, YES);
+        assert_eq!(c.incoming(S, NICK, Facts(END.0 | Facts::CODE_303)), Change::None);
+        c.incoming(S, "room@c.a.test/new", YES);
+        assert_eq!(c.get(ROOM, S).map(Record::nick), Some("new"));
+    }
+
+    #[test]
+    fn an_unanswered_leave_expires_unless_a_join_follows() {
+        let mut c = Consents::default();
+        out(&mut c, JOIN);
+        out(&mut c, LEAVE);
+        assert_eq!(c.next_expiry(10), Some(Millis(10)));
+        out(&mut c, JOIN);
+        assert!(c.expire(Millis(10), 10).is_empty());
+        c.outgoing(Millis(20), S, NICK, LEAVE, 10);
+        assert_eq!(c.expire(Millis(30), 10).len(), 1);
+        assert_eq!(c.count, 0);
+    }
+
+    #[test]
+    fn records_survive_and_are_bounded() {
+        let mut c = Consents::default();
+        for facts in [JOIN, LEAVE, JOIN] {
+            out(&mut c, facts);
+        }
+        c.incoming(S, NICK, YES);
+        let packed = c.export(ROOM, S).expect("record");
+        let mut d = Consents::default();
+        assert!(d.import(Millis(0), ROOM, S, &packed));
+        assert_eq!(d.get(ROOM, S), c.get(ROOM, S));
+        assert!(!d.import(Millis(0), ROOM, S, "nonsense"));
+        assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, 1), Change::Full);
+        assert_eq!(d.session_closed(S), [ROOM.into()]);
+        assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, 1), Change::Changed);
+    }
+
+    #[test]
+    fn a_plain_presence_to_a_bare_jid_asks_for_nothing() {
+        let mut c = Consents::default();
+        assert_eq!(c.outgoing(Millis(0), S, ROOM, JOIN, 10), Change::None);
+    }
+}

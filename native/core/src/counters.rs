@@ -1,0 +1,96 @@
+//! What the core has seen and done, for the operator.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Names of the counters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter { $($(#[$doc])* $variant,)* }
+
+        const NAMES: &[&str] = &[$($name,)*];
+    };
+}
+
+counters! {
+    /// Envelopes sent.
+    EnvelopesSent = "envelopes_sent",
+    /// Copies that plain MUC would have sent and that went in envelopes.
+    CopiesCarried = "copies_carried",
+    /// Copies sent plainly by the core: refused, oversize, queued, or to sessions outside a link.
+    CopiesPlain = "copies_plain",
+    /// `cast` operations sent.
+    CastsSent = "casts_sent",
+    /// `only` operations sent.
+    OnlysSent = "onlys_sent",
+    /// Links that came up at the primary.
+    LinksUp = "links_up",
+    /// Links that ended at the primary.
+    LinksDown = "links_down",
+    /// Set-ups refused or unanswered.
+    SetupsFailed = "setups_failed",
+    /// Envelopes that came back as refused.
+    EnvelopesRefused = "envelopes_refused",
+    /// Envelopes whose fate stayed unknown.
+    EnvelopesUnknown = "envelopes_unknown",
+    /// Occupants handed to the room as failed.
+    OccupantsFailed = "occupants_failed",
+    /// Occupants that a replica refused to serve.
+    OccupantsRefused = "occupants_refused",
+    /// Compositions that the check before sending rejected.
+    ComposeMismatches = "compose_mismatches",
+    /// Payloads too large for an envelope.
+    Oversize = "oversize",
+    /// Links that ended because a buffer was full.
+    BufferFull = "buffer_full",
+    /// Reports that were malformed, stale or for an unknown link.
+    BadReports = "bad_reports",
+    /// Envelopes accepted by the replica.
+    EnvelopesReceived = "envelopes_received",
+    /// Copies delivered to local sessions.
+    CopiesDelivered = "copies_delivered",
+    /// Envelopes refused for an unknown epoch.
+    UnknownEpochs = "unknown_epochs",
+    /// Envelopes refused for a gap in the sequence.
+    Gaps = "gaps",
+    /// Envelopes seen before.
+    Duplicates = "duplicates",
+    /// Envelopes or set-ups refused as malformed.
+    Malformed = "malformed",
+    /// Set-ups refused because no session named had asked to be in the room.
+    NoConsent = "no_consent",
+    /// Deliveries withheld because the session had not asked, or no longer asked.
+    Withheld = "withheld",
+    /// Links accepted by the replica.
+    LinksAccepted = "links_accepted",
+    /// Anything refused because a limit of this side was reached.
+    LimitHit = "limit_hit",
+    /// Sessions told that they are out.
+    Evicted = "evicted",
+}
+
+/// One number for each [`Counter`], shared between the parts of a host.
+#[derive(Debug)]
+pub struct Counters([AtomicU64; NAMES.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters([const { AtomicU64::new(0) }; NAMES.len()])
+    }
+}
+
+impl Counters {
+    pub(crate) fn add(&self, counter: Counter, n: u64) {
+        self.0[counter as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The value of one counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// All counters with their names.
+    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        NAMES.iter().zip(&self.0).map(|(name, n)| (*name, n.load(Ordering::Relaxed))).collect()
+    }
+}

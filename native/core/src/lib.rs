@@ -1,0 +1,58 @@
+//! The dmuc protocol as state machines.
+//!
+//! This crate contains the protocol of `docs/protocol.md` and nothing else. It performs no
+//! I/O, reads no clock, starts no thread and keeps no global state. It knows no XML stream,
+//! no Erlang and no Lua: the shells in `native/nif` and `native/lua` hand it what happened and
+//! the time, and carry out the [`Action`]s it gives back, in order.
+//!
+//! The parts, by the role that uses them:
+//!
+//! * [`Room`]: the primary's side of one live XEP-0045 room. It watches every stanza that the
+//!   room sends to remote sessions and says which of them cross in an envelope.
+//! * [`Replica`]: a user domain's side. It keeps who in the domain asked to be in which room
+//!   ([`consent`]) and says to whom a carried stanza is to be delivered.
+//! * [`Support`]: which domains speak dmuc, shared by the rooms of a MUC service.
+//!
+//! # Calling contract
+//!
+//! * Every entry that can change state takes `now`, which must never go backwards, and returns
+//!   [`Actions`]. All of its actions must be carried out, in order, before the next call.
+//! * When [`Actions::wake`] is set, call `tick` at that time; being late is safe, not calling
+//!   is not.
+//! * Remote input never panics and never fails a call: it is answered, counted
+//!   ([`Counters`]) and has no other effect.
+
+mod action;
+mod audience;
+pub mod config;
+pub mod consent;
+pub mod counters;
+mod element;
+mod facts;
+mod grouping;
+pub mod indexes;
+pub mod jid;
+pub mod ops;
+mod replica;
+mod room;
+mod support;
+mod time;
+
+pub use action::{Action, Actions};
+pub use audience::Class;
+pub use config::{Config, ConfigError, Shared};
+pub use counters::{Counter, Counters};
+pub use element::{Element, Incoming, Payload, PayloadIn};
+pub use facts::Facts;
+pub use replica::{LinkStatus, Replica};
+pub use room::{Bounce, DomainStatus, Error, Room, Verdict, is_envelope_id};
+pub use support::{Answer, Support};
+pub use time::Millis;
+
+/// Namespace of everything dmuc puts on the wire, and its disco#info feature.
+///
+/// The `tmp` form follows XEP-0053 section 4 for protocols that have no number yet.
+pub const NS: &str = "urn:xmpp:tmp:dmuc:1";
+
+/// Number of the interface between core and wrappers; both sides compare it at load.
+pub const ABI: u32 = 1;

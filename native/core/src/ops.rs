@@ -1,0 +1,348 @@
+//! The vocabulary of `docs/protocol.md`: envelopes, set-ups and reports, to and from [`Element`]s.
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::audience::{Class, Scope};
+use crate::{Element, indexes, jid};
+
+/// Longest epoch that is read.
+const MAX_EPOCH: usize = 64;
+
+/// Reads a mandatory epoch.
+pub(crate) fn epoch<P>(element: &Element<P>) -> Option<&str> {
+    element.attr("epoch").filter(|e| {
+        (1..=MAX_EPOCH).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
+}
+
+/// One operation of an envelope.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Op<P> {
+    Enter {
+        index: u32,
+        jid: Arc<str>,
+        class: Class,
+    },
+    Leave {
+        index: u32,
+    },
+    Class {
+        index: u32,
+        class: Class,
+    },
+    Cast {
+        scope: Scope,
+        except: RoaringBitmap,
+        number: u64,
+        slot: Option<u64>,
+        payload: P,
+    },
+    Only {
+        indexes: RoaringBitmap,
+        slot: Option<u64>,
+        payload: P,
+    },
+    /// Deliver what these slots hold.
+    Replay {
+        index: u32,
+        slots: String,
+    },
+    /// Forget what these slots hold.
+    Drop {
+        slots: String,
+    },
+    /// The epoch is over; the occupants are served plainly from here on.
+    End,
+}
+
+impl<P: Clone> Op<P> {
+    pub fn write(&self) -> Element<P> {
+        match self {
+            Op::Enter { index, jid, class } => {
+                let element = Element::new("enter").with("i", index).with("jid", jid);
+                match class {
+                    Class::Anonymous => element,
+                    Class::Full => element.with("class", class.as_str()),
+                }
+            }
+            Op::Leave { index } => Element::new("leave").with("i", index),
+            Op::Class { index, class } => {
+                Element::new("class").with("i", index).with("class", class.as_str())
+            }
+            Op::Cast { scope, except, number, slot, payload } => {
+                let mut element = Element::new("cast").with("n", number);
+                if let Scope::Class(class) = scope {
+                    element = element.with("class", class.as_str());
+                }
+                if !except.is_empty() {
+                    element = element.with("except", indexes::write(except));
+                }
+                element = element.with_some("slot", *slot);
+                element.payload = Some(payload.clone());
+                element
+            }
+            Op::Only { indexes, slot, payload } => {
+                let mut element = Element::new("only")
+                    .with("i", indexes::write(indexes))
+                    .with_some("slot", *slot);
+                element.payload = Some(payload.clone());
+                element
+            }
+            Op::Replay { index, slots } => {
+                Element::new("replay").with("i", index).with("slots", slots)
+            }
+            Op::Drop { slots } => Element::new("drop").with("slots", slots),
+            Op::End => Element::new("end"),
+        }
+    }
+
+    /// Reads an operation; `bound` is one above the highest index given so far.
+    pub fn read(element: &Element<P>, bound: u32) -> Option<Self> {
+        let index = || indexes::number(element.attr("i")?);
+        let slot = || match element.attr("slot") {
+            Some(slot) => indexes::long(slot).map(Some),
+            None => Some(None),
+        };
+        let class = || Class::parse(element.attr("class")?);
+        let carries = matches!(element.name.as_str(), "cast" | "only");
+        if carries != element.payload.is_some() || !element.children.is_empty() {
+            return None;
+        }
+        Some(match element.name.as_str() {
+            "enter" => Op::Enter {
+                index: index()?,
+                jid: element.attr("jid").filter(|jid| jid::is_session(jid))?.into(),
+                class: if element.attr("class").is_some() { class()? } else { Class::Anonymous },
+            },
+            "leave" => Op::Leave { index: index()? },
+            "class" => Op::Class { index: index()?, class: class()? },
+            "cast" => Op::Cast {
+                scope: match element.attr("class") {
+                    Some(_) => Scope::Class(class()?),
+                    None => Scope::All,
+                },
+                except: indexes::parse(element.attr("except").unwrap_or(""), bound)?,
+                number: indexes::long(element.attr("n")?)?,
+                slot: slot()?,
+                payload: element.payload.clone()?,
+            },
+            "only" => Op::Only {
+                indexes: indexes::parse(element.attr("i")?, bound).filter(|set| !set.is_empty())?,
+                slot: slot()?,
+                payload: element.payload.clone()?,
+            },
+            "replay" => Op::Replay { index: index()?, slots: element.attr("slots")?.to_owned() },
+            "drop" => Op::Drop { slots: element.attr("slots")?.to_owned() },
+            "end" => Op::End,
+            _ => return None,
+        })
+    }
+}
+
+/// What a set-up says beside the audience.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LinkOffer {
+    /// Names the link until it ends.
+    pub epoch: String,
+    /// Names the room's own numbering of casts.
+    pub stream: String,
+    /// Occupants of the domain at this moment; more may follow as `enter` than are listed.
+    pub size: u32,
+    /// Milliseconds for which the primary keeps what has not been acknowledged.
+    pub hold: u64,
+    /// Milliseconds after which an idle link is probed.
+    pub ping: u64,
+    /// Longest envelope the primary will send.
+    pub max_bytes: u64,
+}
+
+impl LinkOffer {
+    pub fn write<P>(&self) -> Element<P> {
+        Element::new("link")
+            .with("epoch", &self.epoch)
+            .with("stream", &self.stream)
+            .with("size", self.size)
+            .with("hold", self.hold)
+            .with("ping", self.ping)
+            .with("max-bytes", self.max_bytes)
+    }
+
+    pub fn read<P>(element: &Element<P>) -> Option<Self> {
+        let long = |name| indexes::long(element.attr(name)?);
+        if element.name != "link" {
+            return None;
+        }
+        Some(LinkOffer {
+            epoch: epoch(element)?.to_owned(),
+            stream: element.attr("stream").filter(|s| s.len() <= MAX_EPOCH)?.to_owned(),
+            size: indexes::number(element.attr("size")?)?,
+            hold: long("hold")?,
+            ping: long("ping")?,
+            max_bytes: long("max-bytes")?,
+        })
+    }
+}
+
+/// The replica's answer to a set-up.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LinkAccept {
+    pub epoch: String,
+    /// Longest envelope the replica takes.
+    pub max_bytes: u64,
+    /// Slots the replica keeps; 0 means that no operation may carry a slot.
+    pub slots: u64,
+    /// Indexes of the set-up that have no consent.
+    pub refused: RoaringBitmap,
+}
+
+impl LinkAccept {
+    pub fn write<P>(&self) -> Element<P> {
+        let mut element = Element::new("link")
+            .with("epoch", &self.epoch)
+            .with("max-bytes", self.max_bytes)
+            .with("slots", self.slots);
+        if !self.refused.is_empty() {
+            element.children.push(Element::new("refuse").with("i", indexes::write(&self.refused)));
+        }
+        element
+    }
+
+    pub fn read<P>(element: &Element<P>, bound: u32) -> Option<Self> {
+        if element.name != "link" {
+            return None;
+        }
+        let mut refused = RoaringBitmap::new();
+        for child in element.children.iter().filter(|child| child.name == "refuse") {
+            refused |= indexes::parse(child.attr("i")?, bound)?;
+        }
+        Some(LinkAccept {
+            epoch: epoch(element)?.to_owned(),
+            max_bytes: indexes::long(element.attr("max-bytes")?)?,
+            slots: indexes::long(element.attr("slots")?)?,
+            refused,
+        })
+    }
+}
+
+/// What a replica tells the primary about a link.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Report {
+    pub epoch: String,
+    /// Every envelope up to this one has been handled; 0 is none.
+    pub ack: u64,
+    /// (link sequence, index): from this envelope on the session is not served.
+    pub refused: Vec<(u64, u32)>,
+    /// The replica ends the link; nothing after `ack` has been or will be handled.
+    pub bye: bool,
+}
+
+impl Report {
+    pub fn write<P>(&self) -> Element<P> {
+        let mut element = Element::new("report").with("epoch", &self.epoch).with("ack", self.ack);
+        for (seq, index) in &self.refused {
+            element.children.push(Element::new("refuse").with("i", index).with("seq", seq));
+        }
+        if self.bye {
+            element.children.push(Element::new("bye"));
+        }
+        element
+    }
+
+    pub fn read<P>(element: &Element<P>) -> Option<Self> {
+        if element.name != "report" {
+            return None;
+        }
+        let mut report = Report {
+            epoch: epoch(element)?.to_owned(),
+            ack: indexes::long(element.attr("ack")?)?,
+            ..Report::default()
+        };
+        for child in &element.children {
+            match child.name.as_str() {
+                "refuse" => report
+                    .refused
+                    .push((indexes::long(child.attr("seq")?)?, indexes::number(child.attr("i")?)?)),
+                "bye" => report.bye = true,
+                // A later version may say more; what is not understood changes nothing here.
+                _ => {}
+            }
+        }
+        Some(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(numbers: &[u32]) -> RoaringBitmap {
+        numbers.iter().copied().collect()
+    }
+
+    #[test]
+    fn every_operation_is_read_as_it_was_written() {
+        let all = [
+            Op::Enter { index: 3, jid: "u@b.test/r".into(), class: Class::Full },
+            Op::Enter { index: 4, jid: "u@b.test/s".into(), class: Class::Anonymous },
+            Op::Leave { index: 3 },
+            Op::Class { index: 3, class: Class::Anonymous },
+            Op::Cast { scope: Scope::All, except: set(&[]), number: 7, slot: None, payload: 1u8 },
+            Op::Cast {
+                scope: Scope::Class(Class::Full),
+                except: set(&[1, 2, 3]),
+                number: 8,
+                slot: Some(9),
+                payload: 2,
+            },
+            Op::Only { indexes: set(&[5]), slot: None, payload: 3 },
+            Op::Replay { index: 5, slots: "1-3".into() },
+            Op::Drop { slots: "1".into() },
+            Op::End,
+        ];
+        for op in all {
+            assert_eq!(Op::read(&op.write(), 10), Some(op.clone()), "{op:?}");
+        }
+    }
+
+    #[test]
+    fn operations_out_of_form_are_not_read() {
+        let bad = [
+            Element::new("enter").with("i", 1).with("jid", "b.test"),
+            Element::new("enter").with("i", "x").with("jid", "u@b.test/r"),
+            Element::new("enter").with("i", 1).with("jid", "u@b.test/r").with("class", "owner"),
+            Element::new("cast").with("n", 1),
+            Element::new("only").with("i", "1"),
+            Element::new("leave"),
+            Element::new("class").with("i", 1),
+            Element::new("nonsense"),
+        ];
+        for element in bad {
+            assert_eq!(Op::<u8>::read(&element, 10), None, "{element:?}");
+        }
+        let mut only = Element::new("only").with("i", "10");
+        only.payload = Some(0u8);
+        assert_eq!(Op::read(&only, 10), None, "an index that was never given");
+    }
+
+    #[test]
+    fn set_up_and_report_are_read_as_they_were_written() {
+        let offer = LinkOffer {
+            epoch: "e1".into(),
+            stream: "s1".into(),
+            size: 2,
+            hold: 3,
+            ping: 4,
+            max_bytes: 5,
+        };
+        assert_eq!(LinkOffer::read(&offer.write::<u8>()), Some(offer));
+        let accept =
+            LinkAccept { epoch: "e1".into(), max_bytes: 9, slots: 0, refused: set(&[1, 4]) };
+        assert_eq!(LinkAccept::read(&accept.write::<u8>(), 5), Some(accept.clone()));
+        assert_eq!(LinkAccept::read(&accept.write::<u8>(), 4), None, "index out of range");
+        let report =
+            Report { epoch: "e1".into(), ack: 7, refused: vec![(6, 1), (7, 2)], bye: true };
+        assert_eq!(Report::read(&report.write::<u8>()), Some(report));
+    }
+}

@@ -1,0 +1,62 @@
+//! One link as the replica holds it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::Millis;
+use crate::audience::Audience;
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub epoch: String,
+    pub audience: Audience,
+    /// Index of each session in the audience.
+    pub index_of: HashMap<Arc<str>, u32>,
+    /// Sessions in the audience whose consent has ended since.
+    pub lapsed: RoaringBitmap,
+    /// Indexes that are not served: operations may still name them.
+    pub refused: RoaringBitmap,
+    /// (link sequence, index) to be told with the next report.
+    pub refusals: Vec<(u64, u32)>,
+    pub next_seq: u64,
+    /// Envelopes since the last report.
+    pub unreported: u64,
+    /// When the next report is due.
+    pub report_due: Option<Millis>,
+    /// Occupants the primary had at the set-up; it has named all of them when this many are known.
+    pub size: u32,
+    /// Sessions of the epoch before that have not been named in this one.
+    pub unconfirmed: Vec<Arc<str>>,
+    pub heard: Millis,
+}
+
+impl Link {
+    /// The session's consent is over: what still comes for it is refused.
+    pub fn lapse(&mut self, session: &str) {
+        if let Some(index) = self.index_of.get(session)
+            && self.audience.seats.contains(*index)
+        {
+            self.lapsed.insert(*index);
+        }
+    }
+
+    /// The session asks anew before the primary took leave of its old index: that index stays
+    /// closed, a new join gets a new one.
+    pub fn forget(&mut self, index: u32) {
+        if let Some(jid) = self.audience.jid(index).cloned()
+            && self.index_of.get(&jid) == Some(&index)
+        {
+            self.index_of.remove(&jid);
+        }
+        self.lapsed.remove(index);
+        self.refused.remove(index);
+        self.audience.forget(index);
+    }
+
+    /// Whether nobody here listens any more.
+    pub fn is_deserted(&self) -> bool {
+        self.audience.seats.all().is_subset(&self.lapsed)
+    }
+}

@@ -1,0 +1,691 @@
+//! A user domain's side: consent, links of remote rooms, and who is to get what.
+
+mod link;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use fastrand::Rng;
+use roaring::RoaringBitmap;
+
+use self::link::Link;
+use crate::audience::Audience;
+use crate::consent::{Change, Consents};
+use crate::ops::{self, LinkAccept, LinkOffer, Op, Report};
+use crate::time::Alarm;
+use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, indexes, jid};
+
+/// Rooms to which the replica announces itself in one go.
+const ANNOUNCE_BATCH: usize = 50;
+/// Time between two such batches.
+const ANNOUNCE_PAUSE: u64 = 1000;
+/// Operations of one envelope: more than a primary has reason to send.
+const MAX_OPS: usize = 20_000;
+
+/// A link, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Bare JID of the room.
+    pub room: String,
+    /// Epoch of the link.
+    pub epoch: String,
+    /// Sessions served.
+    pub occupants: u64,
+    /// Newest link sequence number.
+    pub seq: u64,
+}
+
+/// All links of a user domain with remote rooms.
+#[derive(Debug)]
+pub struct Replica {
+    domain: Arc<str>,
+    shared: Arc<Shared>,
+    rng: Rng,
+    consents: Consents,
+    links: HashMap<Arc<str>, Link>,
+    /// Links by the domain of their rooms.
+    per_domain: HashMap<Arc<str>, usize>,
+    announcing: VecDeque<Arc<str>>,
+    announce_at: Option<Millis>,
+    alarm: Alarm,
+    closed: bool,
+}
+
+/// What an envelope does, before any of it is done.
+struct Plan {
+    deliveries: Vec<(usize, RoaringBitmap)>,
+    end: bool,
+}
+
+/// Why an envelope is not taken.
+struct Refusal {
+    condition: &'static str,
+    dmuc: &'static str,
+    counter: Counter,
+}
+
+const UNKNOWN_EPOCH: Refusal =
+    Refusal { condition: "item-not-found", dmuc: "unknown-epoch", counter: Counter::UnknownEpochs };
+const GAP: Refusal =
+    Refusal { condition: "unexpected-request", dmuc: "gap", counter: Counter::Gaps };
+const MALFORMED: Refusal =
+    Refusal { condition: "bad-request", dmuc: "malformed", counter: Counter::Malformed };
+const NO_CONSENT: Refusal =
+    Refusal { condition: "not-acceptable", dmuc: "no-consent", counter: Counter::NoConsent };
+const LIMIT: Refusal =
+    Refusal { condition: "resource-constraint", dmuc: "limit", counter: Counter::LimitHit };
+
+impl Replica {
+    /// A domain without links. `seed` should be random.
+    pub fn new(domain: &str, seed: u64, shared: Arc<Shared>) -> Self {
+        Replica {
+            domain: domain.into(),
+            shared,
+            rng: Rng::with_seed(seed),
+            consents: Consents::default(),
+            links: HashMap::new(),
+            per_domain: HashMap::new(),
+            announcing: VecDeque::new(),
+            announce_at: None,
+            alarm: Alarm::default(),
+            closed: false,
+        }
+    }
+
+    /// A local session has sent a presence to a remote JID. True if a consent record changed.
+    pub fn outgoing(&mut self, now: Millis, session: &str, to: &str, facts: Facts) -> bool {
+        let most = usize::try_from(self.shared.config.max_consents).unwrap_or(usize::MAX);
+        let change = self.consents.outgoing(now, session, to, facts, most);
+        if facts.is_unavailable() && change == Change::Changed {
+            self.alarm.by(now + self.shared.config.consent_expiry);
+        }
+        if change == Change::Full {
+            self.shared.counters.add(Counter::LimitHit, 1);
+        }
+        change == Change::Changed
+    }
+
+    /// A remote JID has sent a presence to a local session, outside a link. True if a consent
+    /// record changed or went.
+    pub fn incoming(&mut self, _now: Millis, session: &str, from: &str, facts: Facts) -> bool {
+        match self.consents.incoming(session, from, facts) {
+            Change::Closed => {
+                self.lapse(jid::bare(from), session);
+                true
+            }
+            change => change == Change::Changed,
+        }
+    }
+
+    /// A local session is over. Returns the rooms for which it had a record.
+    pub fn session_closed(&mut self, _now: Millis, session: &str) -> Vec<Arc<str>> {
+        let rooms = self.consents.session_closed(session);
+        for room in &rooms {
+            self.lapse(room, session);
+        }
+        rooms
+    }
+
+    fn lapse(&mut self, room: &str, session: &str) {
+        if let Some(link) = self.links.get_mut(room) {
+            link.lapse(session);
+        }
+    }
+
+    /// A record in a form to be kept elsewhere.
+    pub fn consent(&self, room: &str, session: &str) -> Option<String> {
+        self.consents.export(room, session)
+    }
+
+    /// All records in that form: (room, session, record).
+    pub fn consents(&self) -> Vec<(Arc<str>, Arc<str>, String)> {
+        self.consents
+            .iter()
+            .filter_map(|(room, session, _)| {
+                Some((room.clone(), session.clone(), self.consents.export(room, session)?))
+            })
+            .collect()
+    }
+
+    /// Takes a record from elsewhere; `None` removes it. False if it is not a record.
+    pub fn import_consent(
+        &mut self,
+        now: Millis,
+        room: &str,
+        session: &str,
+        record: Option<&str>,
+    ) -> bool {
+        match record {
+            Some(record) => self.consents.import(now, room, session, record),
+            None => {
+                if self.consents.remove(room, session) {
+                    self.lapse(room, session);
+                }
+                true
+            }
+        }
+    }
+
+    /// Sessions that a set-up or an envelope lets in and of which there is no record here: on a
+    /// cluster another node may have one, which is then to be imported first.
+    pub fn unknown_sessions(&self, from: &str, element: &Element<Incoming>) -> Vec<String> {
+        element
+            .children
+            .iter()
+            .filter(|child| child.name == "enter")
+            .filter_map(|child| child.attr("jid"))
+            .filter(|jid| jid::is_session(jid) && self.consents.get(from, jid).is_none())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// A set-up IQ with a `<link/>`, from the bare JID of a room.
+    pub fn setup(&mut self, now: Millis, from: &str, element: &Element<Incoming>) -> Actions {
+        let mut out = Vec::new();
+        if let Err(refusal) = self.set_up(now, from, element, &mut out) {
+            self.shared.counters.add(refusal.counter, 1);
+            let Refusal { condition, dmuc, .. } = refusal;
+            out.push(Action::SetupError { condition, dmuc });
+        }
+        self.give(out)
+    }
+
+    fn set_up(
+        &mut self,
+        now: Millis,
+        from: &str,
+        element: &Element<Incoming>,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        let offer = LinkOffer::read(element).ok_or(MALFORMED)?;
+        let config = &self.shared.config;
+        if !jid::is_room(from) {
+            return Err(MALFORMED);
+        }
+        if self.closed {
+            return Err(LIMIT);
+        }
+        let known = self.links.contains_key(from);
+        let domain = jid::domain(from);
+        let of_domain = self.per_domain.get(domain).copied().unwrap_or(0);
+        if !known
+            && (self.links.len() as u64 >= config.max_links
+                || of_domain as u64 >= config.max_links_per_domain)
+        {
+            return Err(LIMIT);
+        }
+        if u64::from(offer.size) > config.max_audience
+            || element.children.len() as u64 > config.max_audience
+        {
+            return Err(LIMIT);
+        }
+        let mut link = Link {
+            epoch: offer.epoch.clone(),
+            audience: Audience::default(),
+            index_of: HashMap::new(),
+            lapsed: RoaringBitmap::new(),
+            refused: RoaringBitmap::new(),
+            refusals: Vec::new(),
+            next_seq: 1,
+            unreported: 0,
+            report_due: None,
+            size: offer.size,
+            unconfirmed: Vec::new(),
+            heard: now,
+        };
+        for child in &element.children {
+            match Op::read(child, 0) {
+                Some(Op::Enter { index, jid, class })
+                    if *jid::domain(&jid) == *self.domain
+                        && link.audience.admit(index, jid.clone(), class) =>
+                {
+                    link.index_of.insert(jid, index);
+                }
+                _ => return Err(MALFORMED),
+            }
+        }
+        let refused: RoaringBitmap = link
+            .audience
+            .jids()
+            .filter(|(_, jid)| self.consents.get(from, jid).is_none())
+            .map(|(index, _)| index)
+            .collect();
+        // Nothing is kept for a room in which nobody here asked to be.
+        if refused.len() == link.audience.seats.all().len() {
+            return Err(NO_CONSENT);
+        }
+        self.shared.counters.add(Counter::Withheld, refused.len());
+        for index in &refused {
+            link.audience.seats.leave(index);
+        }
+        link.refused = refused.clone();
+        self.shared.counters.add(Counter::LinksAccepted, 1);
+        log::info!("{from}: link is up with {} sessions", link.audience.seats.all().len());
+        let room: Arc<str> = from.into();
+        match self.links.remove(from) {
+            Some(old) => {
+                link.unconfirmed = old
+                    .audience
+                    .seats
+                    .all()
+                    .iter()
+                    .filter_map(|i| old.audience.jid(i).cloned())
+                    .collect();
+            }
+            None => *self.per_domain.entry(domain.into()).or_default() += 1,
+        }
+        self.links.insert(room.clone(), link);
+        self.confirm(&room, out);
+        out.push(Action::Result {
+            body: LinkAccept {
+                epoch: offer.epoch,
+                max_bytes: self.shared.config.max_envelope_bytes,
+                slots: 0,
+                refused,
+            }
+            .write(),
+        });
+        Ok(())
+    }
+
+    /// Once all occupants of the new epoch are known: whoever was in the old one, is not in the
+    /// new one and has not asked anew is told that he is out.
+    fn confirm(&mut self, room: &Arc<str>, out: &mut Vec<Action>) {
+        let Some(link) = self.links.get_mut(room) else { return };
+        if link.unconfirmed.is_empty() || link.audience.bound() < link.size {
+            return;
+        }
+        for session in std::mem::take(&mut link.unconfirmed) {
+            if link.index_of.contains_key(&session) {
+                continue;
+            }
+            if let Some(record) = self.consents.get(room, &session)
+                && !record.is_joining()
+            {
+                let nick = record.nick().to_owned();
+                self.consents.remove(room, &session);
+                self.shared.counters.add(Counter::Evicted, 1);
+                out.push(Action::Evict { room: room.clone(), nick, session: session.clone() });
+                out.push(Action::ConsentChanged { room: room.clone(), session });
+            }
+        }
+    }
+
+    /// An `<envelope/>` in a message from the bare JID of a room to the own bare domain.
+    pub fn envelope(
+        &mut self,
+        now: Millis,
+        from: &str,
+        id: &str,
+        element: &Element<Incoming>,
+    ) -> Actions {
+        let mut out = Vec::new();
+        if let Err(refusal) = self.take(now, from, element, &mut out) {
+            self.shared.counters.add(refusal.counter, 1);
+            log::debug!("{from}: envelope refused: {}", refusal.dmuc);
+            let Refusal { condition, dmuc, .. } = refusal;
+            out.push(Action::Refuse { to: from.into(), id: id.to_owned(), condition, dmuc });
+        }
+        self.give(out)
+    }
+
+    fn take(
+        &mut self,
+        now: Millis,
+        from: &str,
+        element: &Element<Incoming>,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        let epoch = ops::epoch(element).ok_or(MALFORMED)?;
+        let seq = element.attr("seq").and_then(indexes::long).ok_or(MALFORMED)?;
+        if self.closed {
+            return Err(UNKNOWN_EPOCH);
+        }
+        let (room, _) = self.links.get_key_value(from).ok_or(UNKNOWN_EPOCH)?;
+        let room = room.clone();
+        let link = self.links.get_mut(&room).ok_or(UNKNOWN_EPOCH)?;
+        if link.epoch != epoch {
+            return Err(UNKNOWN_EPOCH);
+        }
+        if seq < link.next_seq {
+            self.shared.counters.add(Counter::Duplicates, 1);
+            link.unreported += 1;
+        } else if seq > link.next_seq {
+            return Err(GAP);
+        } else {
+            let config = &self.shared.config;
+            let most = usize::try_from(config.max_audience).unwrap_or(usize::MAX);
+            check(link, &self.domain, from, element, most)?;
+            let plan = apply(link, &self.consents, &room, element, seq);
+            link.next_seq = seq + 1;
+            link.heard = now;
+            link.unreported += 1;
+            self.shared.counters.add(Counter::EnvelopesReceived, 1);
+            self.deliver(&room, element, plan.deliveries, seq, out);
+            self.confirm(&room, out);
+            if plan.end {
+                self.report(&room, false, out);
+                self.remove(&room);
+                log::info!("{room}: link has ended");
+                return Ok(());
+            }
+        }
+        self.schedule(now, &room, element.children.is_empty(), out);
+        Ok(())
+    }
+
+    fn deliver(
+        &mut self,
+        room: &Arc<str>,
+        element: &Element<Incoming>,
+        deliveries: Vec<(usize, RoaringBitmap)>,
+        seq: u64,
+        out: &mut Vec<Action>,
+    ) {
+        for (op, set) in deliveries {
+            let (Some(payload), Some(link)) =
+                (element.children[op].payload.as_ref(), self.links.get_mut(room))
+            else {
+                continue;
+            };
+            let unserved = &set & &link.lapsed;
+            for index in unserved.iter() {
+                link.lapsed.remove(index);
+                link.refused.insert(index);
+                link.audience.seats.leave(index);
+                link.refusals.push((seq, index));
+            }
+            let withheld = &set & &link.refused;
+            self.shared.counters.add(Counter::Withheld, withheld.len());
+            let to: Vec<Arc<str>> = (set - withheld)
+                .iter()
+                .filter_map(|index| link.audience.jid(index).cloned())
+                .collect();
+            if to.is_empty() {
+                continue;
+            }
+            self.shared.counters.add(Counter::CopiesDelivered, to.len() as u64);
+            let mut ended = Vec::new();
+            if payload.facts.concerns_consent() {
+                for session in &to {
+                    match self.consents.incoming(session, &payload.from, payload.facts) {
+                        Change::Closed => {
+                            ended.push(session.clone());
+                        }
+                        Change::Changed => {}
+                        Change::None | Change::Full => continue,
+                    }
+                    out.push(Action::ConsentChanged {
+                        room: room.clone(),
+                        session: session.clone(),
+                    });
+                }
+            }
+            out.push(Action::Deliver { op, to });
+            for session in ended {
+                self.lapse(room, &session);
+            }
+        }
+        // Places left in this envelope were needed until here.
+        if let Some(link) = self.links.get_mut(room) {
+            for child in &element.children {
+                if child.name == "leave"
+                    && let Some(index) = child.attr("i").and_then(indexes::number)
+                {
+                    link.forget(index);
+                }
+            }
+        }
+    }
+
+    /// Reports now or later.
+    fn schedule(&mut self, now: Millis, room: &Arc<str>, at_once: bool, out: &mut Vec<Action>) {
+        let config = &self.shared.config;
+        let Some(link) = self.links.get_mut(room) else { return };
+        if at_once || !link.refusals.is_empty() || link.unreported >= config.ack_every {
+            self.report(room, false, out);
+        } else if link.report_due.is_none() {
+            let due = now + config.ack_delay;
+            link.report_due = Some(due);
+            self.alarm.by(due);
+        }
+    }
+
+    fn report(&mut self, room: &Arc<str>, bye: bool, out: &mut Vec<Action>) {
+        let Some(link) = self.links.get_mut(room) else { return };
+        link.unreported = 0;
+        link.report_due = None;
+        let report = Report {
+            epoch: link.epoch.clone(),
+            ack: link.next_seq - 1,
+            refused: std::mem::take(&mut link.refusals),
+            bye,
+        };
+        out.push(Action::Report {
+            to: room.clone(),
+            id: format!("dmucr-{}", self.rng.u32(..)),
+            body: report.write(),
+        });
+    }
+
+    fn remove(&mut self, room: &str) {
+        if self.links.remove(room).is_some() {
+            let domain = jid::domain(room);
+            if let Some(count) = self.per_domain.get_mut(domain) {
+                *count -= 1;
+                if *count == 0 {
+                    self.per_domain.remove(domain);
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Millis) -> Actions {
+        self.alarm.ring();
+        let mut out = Vec::new();
+        let expiry = self.shared.config.consent_expiry;
+        for (room, session) in self.consents.expire(now, expiry) {
+            self.lapse(&room, &session);
+            out.push(Action::ConsentChanged { room, session });
+        }
+        if let Some(at) = self.consents.next_expiry(expiry) {
+            self.alarm.by(at);
+        }
+        let due: Vec<Arc<str>> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.report_due.is_some_and(|due| due <= now))
+            .map(|(room, _)| room.clone())
+            .collect();
+        for room in due {
+            self.report(&room, false, &mut out);
+        }
+        let idle = expiry;
+        let deserted: Vec<Arc<str>> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.is_deserted() && now.since(link.heard) >= idle)
+            .map(|(room, _)| room.clone())
+            .collect();
+        for room in deserted {
+            self.report(&room, true, &mut out);
+            self.remove(&room);
+        }
+        for link in self.links.values() {
+            if let Some(due) = link.report_due {
+                self.alarm.by(due);
+            }
+            if link.is_deserted() {
+                self.alarm.by(link.heard + idle);
+            }
+        }
+        if self.announce_at.is_some_and(|at| at <= now) {
+            self.announce_batch(now, &mut out);
+        } else if let Some(at) = self.announce_at {
+            self.alarm.by(at);
+        }
+        self.give(out)
+    }
+
+    /// The module has been loaded: tells the rooms in which sessions are that this domain speaks
+    /// dmuc, some at once and the rest by and by.
+    pub fn announce(&mut self, now: Millis) -> Actions {
+        let mut rooms: Vec<Arc<str>> = self.consents.rooms().into_iter().collect();
+        rooms.sort();
+        self.announcing = rooms.into();
+        let mut out = Vec::new();
+        self.announce_batch(now, &mut out);
+        self.give(out)
+    }
+
+    fn announce_batch(&mut self, now: Millis, out: &mut Vec<Action>) {
+        for _ in 0..ANNOUNCE_BATCH {
+            let Some(room) = self.announcing.pop_front() else { break };
+            if !self.links.contains_key(&room) && jid::is_room(&room) {
+                out.push(Action::Announce { room });
+            }
+        }
+        self.announce_at = (!self.announcing.is_empty()).then(|| now + ANNOUNCE_PAUSE);
+        if let Some(at) = self.announce_at {
+            self.alarm.by(at);
+        }
+    }
+
+    /// The module is unloaded: takes leave of every room, with the number of the last envelope
+    /// handled. Later envelopes are refused. Consent records stay and can be read.
+    pub fn close(&mut self, _now: Millis) -> Actions {
+        self.closed = true;
+        let mut out = Vec::new();
+        let mut rooms: Vec<Arc<str>> = self.links.keys().cloned().collect();
+        rooms.sort();
+        for room in rooms {
+            self.report(&room, true, &mut out);
+            self.remove(&room);
+        }
+        self.give(out)
+    }
+
+    /// All links.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        let mut all: Vec<LinkStatus> = self
+            .links
+            .iter()
+            .map(|(room, link)| LinkStatus {
+                room: room.to_string(),
+                epoch: link.epoch.clone(),
+                occupants: link.audience.seats.all().len(),
+                seq: link.next_seq - 1,
+            })
+            .collect();
+        all.sort_by(|a, b| a.room.cmp(&b.room));
+        all
+    }
+
+    fn give(&mut self, list: Vec<Action>) -> Actions {
+        Actions { list, wake: self.alarm.take() }
+    }
+}
+
+/// Whether all of an envelope is in order, so that it is taken as a whole or not at all.
+fn check(
+    link: &Link,
+    domain: &str,
+    room: &str,
+    element: &Element<Incoming>,
+    max_audience: usize,
+) -> Result<(), Refusal> {
+    if element.children.len() > MAX_OPS {
+        return Err(LIMIT);
+    }
+    let mut bound = link.audience.bound();
+    let mut here: HashSet<u32> = HashSet::new();
+    let mut entering = 0;
+    let known = |index: u32, here: &HashSet<u32>| {
+        here.contains(&index) || link.audience.jid(index).is_some()
+    };
+    for (nth, child) in element.children.iter().enumerate() {
+        match Op::read(child, bound).ok_or(MALFORMED)? {
+            Op::Enter { index, jid, .. } => {
+                if index != bound || index == u32::MAX || *jid::domain(&jid) != *domain {
+                    return Err(MALFORMED);
+                }
+                entering += 1;
+                if link.audience.seats.all().len() as usize + entering > max_audience {
+                    return Err(LIMIT);
+                }
+                bound = index + 1;
+                here.insert(index);
+            }
+            Op::Leave { index } | Op::Class { index, .. } => {
+                if !known(index, &here) {
+                    return Err(MALFORMED);
+                }
+            }
+            Op::Cast { payload, .. } => carried(room, &payload)?,
+            Op::Only { indexes, payload, .. } => {
+                carried(room, &payload)?;
+                // The bound keeps the set as small as the audience has ever been.
+                if !indexes.iter().all(|index| known(index, &here)) {
+                    return Err(MALFORMED);
+                }
+            }
+            // This version offers no slots, so nothing can refer to one.
+            Op::Replay { .. } | Op::Drop { .. } => return Err(MALFORMED),
+            Op::End if nth + 1 == element.children.len() => {}
+            Op::End => return Err(MALFORMED),
+        }
+    }
+    Ok(())
+}
+
+/// A payload must be a stanza of this room without `to`.
+fn carried(room: &str, payload: &Incoming) -> Result<(), Refusal> {
+    let kind = payload.facts.0 & Facts::KIND;
+    if jid::bare(&payload.from) != room || payload.has_to || kind > Facts::IQ {
+        return Err(MALFORMED);
+    }
+    Ok(())
+}
+
+/// Carries out the operations of an envelope that [`check`] has passed, and says who gets what.
+fn apply(
+    link: &mut Link,
+    consents: &Consents,
+    room: &str,
+    element: &Element<Incoming>,
+    seq: u64,
+) -> Plan {
+    let mut plan = Plan { deliveries: Vec::new(), end: false };
+    for (nth, child) in element.children.iter().enumerate() {
+        let Some(op) = Op::read(child, link.audience.bound()) else { continue };
+        match op {
+            Op::Enter { index, jid, class } => {
+                let consent = consents.get(room, &jid).is_some();
+                link.audience.admit(index, jid.clone(), class);
+                link.index_of.insert(jid, index);
+                if !consent {
+                    link.audience.seats.leave(index);
+                    link.refused.insert(index);
+                    link.refusals.push((seq, index));
+                }
+            }
+            Op::Leave { index } => link.audience.seats.leave(index),
+            Op::Class { index, class } => {
+                if link.audience.seats.contains(index) {
+                    link.audience.seats.set_class(index, class);
+                }
+            }
+            Op::Cast { scope, except, .. } => {
+                plan.deliveries.push((nth, link.audience.seats.scope(scope) - except));
+            }
+            Op::Only { indexes, .. } => {
+                let seated = link.audience.seats.all() | &link.refused;
+                plan.deliveries.push((nth, indexes & seated));
+            }
+            Op::End => plan.end = true,
+            Op::Replay { .. } | Op::Drop { .. } => {}
+        }
+    }
+    plan
+}

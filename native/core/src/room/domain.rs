@@ -1,0 +1,128 @@
+//! One domain with occupants in a room, and how far its link has come.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::link::{Fate, Link};
+use crate::audience::Audience;
+use crate::{Config, Millis, Payload};
+
+/// States of a domain. Each holds what is valid only in it.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Served plainly; nothing is under way before this time.
+    Plain { retry: Millis },
+    /// Served plainly while [`crate::Support`] finds out.
+    Asking { until: Millis },
+    /// Served plainly while the set-up is under way.
+    SettingUp { id: String, until: Millis, link: Box<Link> },
+    /// Served through the link.
+    Linked(Box<Link>),
+    /// The link is ending: nothing goes out until every envelope has a fate.
+    Draining(Drain),
+}
+
+/// A link that ends.
+#[derive(Debug)]
+pub(super) struct Drain {
+    pub link: Box<Link>,
+    /// What the room has sent since, in order.
+    pub queue: VecDeque<(Arc<str>, Payload)>,
+    pub queued_bytes: u64,
+    /// When envelopes without a fate are given up as unknown.
+    pub until: Millis,
+    /// The replica has announced itself meanwhile.
+    pub announced: bool,
+}
+
+impl Drain {
+    /// Whether what waits is more than may.
+    pub fn is_full(&self, config: &Config) -> bool {
+        self.link.copies + self.queue.len() as u64 > config.max_unacked_copies
+            || self.link.bytes + self.queued_bytes > config.max_unacked_bytes
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Domain {
+    pub name: Arc<str>,
+    /// Sessions of this domain that are occupants.
+    pub occupants: usize,
+    /// How many of them are failing.
+    pub failing: usize,
+    pub state: State,
+    /// Links that failed in a row.
+    pub failures: u32,
+    /// Why it is in this state, for the operator.
+    pub reason: &'static str,
+}
+
+impl Domain {
+    pub fn new(name: &str) -> Self {
+        Domain {
+            name: name.into(),
+            occupants: 0,
+            failing: 0,
+            state: State::Plain { retry: Millis(0) },
+            failures: 0,
+            reason: "too few occupants",
+        }
+    }
+
+    /// Name of the state.
+    pub fn state_name(&self) -> &'static str {
+        match &self.state {
+            State::Plain { .. } => "plain",
+            State::Asking { .. } => "asking",
+            State::SettingUp { .. } => "setting up",
+            State::Linked(_) => "linked",
+            State::Draining(_) => "draining",
+        }
+    }
+
+    pub fn link(&self) -> Option<&Link> {
+        match &self.state {
+            State::SettingUp { link, .. } | State::Linked(link) => Some(link),
+            State::Draining(drain) => Some(&drain.link),
+            State::Plain { .. } | State::Asking { .. } => None,
+        }
+    }
+
+    /// Stops sending. Envelopes get `fate`s as they come; those without one at `until` are unknown.
+    pub fn drain(&mut self, until: Millis, reason: &'static str) {
+        if let State::Linked(link) =
+            std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) })
+        {
+            log::info!("link with {} ends: {reason}", self.name);
+            self.reason = reason;
+            self.state = State::Draining(Drain {
+                link,
+                queue: VecDeque::new(),
+                queued_bytes: 0,
+                until,
+                announced: false,
+            });
+        }
+    }
+
+    /// Notes the fate of one envelope; false if it was not waiting for one.
+    pub fn decide(&mut self, epoch: &str, seq: u64, fate: Fate) -> bool {
+        match &mut self.state {
+            State::Linked(link) if *link.epoch == *epoch => link.decide(seq, fate),
+            State::Draining(drain) if *drain.link.epoch == *epoch => drain.link.decide(seq, fate),
+            _ => false,
+        }
+    }
+
+    /// Waiting time before the next attempt.
+    pub fn back_off(&self, config: &Config) -> u64 {
+        let doublings = self.failures.saturating_sub(1).min(32);
+        config.retry_min.saturating_mul(1 << doublings).min(config.retry_max)
+    }
+
+    /// A new link over the given audience.
+    pub fn new_link(epoch: Arc<str>, config: &Config, now: Millis) -> Box<Link> {
+        let max_bytes = usize::try_from(config.max_envelope_bytes).unwrap_or(usize::MAX);
+        Box::new(Link::new(epoch, Audience::default(), max_bytes, now))
+    }
+}

@@ -1,0 +1,131 @@
+//! One link of a room as the primary holds it: audience, sequence, and the fates of envelopes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::audience::Audience;
+use crate::{Millis, Payload};
+
+/// What became of an envelope that has not been acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Certainly not handled by the replica.
+    Refused,
+    /// It may have arrived.
+    Unknown,
+}
+
+/// An envelope that has not been acknowledged.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub seq: u64,
+    pub at: Millis,
+    /// What it delivers, to which indexes, in order.
+    pub deliveries: Vec<(Payload, RoaringBitmap)>,
+    /// Indexes that it takes leave of; their JIDs are needed until its fate is known.
+    pub departed: Vec<u32>,
+    pub copies: u64,
+    pub bytes: u64,
+    pub fate: Option<Fate>,
+}
+
+/// A link that is up.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub epoch: Arc<str>,
+    pub audience: Audience,
+    /// Indexes of the set-up that are still to be sent as `enter`.
+    pub unlisted: VecDeque<u32>,
+    /// Indexes whose sessions left while the set-up was under way.
+    pub stale: Vec<u32>,
+    pub max_bytes: usize,
+    pub next_seq: u64,
+    pub sent: VecDeque<Sent>,
+    pub copies: u64,
+    pub bytes: u64,
+    pub last_sent: Millis,
+}
+
+impl Link {
+    pub fn new(epoch: Arc<str>, audience: Audience, max_bytes: usize, now: Millis) -> Self {
+        Link {
+            epoch,
+            audience,
+            unlisted: VecDeque::new(),
+            stale: Vec::new(),
+            max_bytes,
+            next_seq: 1,
+            sent: VecDeque::new(),
+            copies: 0,
+            bytes: 0,
+            last_sent: now,
+        }
+    }
+
+    /// Id of the stanza that carries an envelope.
+    pub fn id(&self, seq: u64) -> String {
+        format!("{ID_PREFIX}{}.{seq}", self.epoch)
+    }
+
+    /// Takes note of an envelope that goes out.
+    pub fn push(&mut self, sent: Sent) {
+        self.copies += sent.copies;
+        self.bytes += sent.bytes;
+        self.last_sent = sent.at;
+        self.next_seq = sent.seq + 1;
+        self.sent.push_back(sent);
+    }
+
+    /// Everything up to `ack` has been handled. False if that was never sent.
+    pub fn acknowledge(&mut self, ack: u64) -> bool {
+        if ack >= self.next_seq {
+            return false;
+        }
+        while let Some(sent) = self.sent.pop_front_if(|sent| sent.seq <= ack) {
+            self.copies -= sent.copies;
+            self.bytes -= sent.bytes;
+            for index in sent.departed {
+                self.audience.forget(index);
+            }
+        }
+        true
+    }
+
+    /// Notes the fate of one envelope. False if it is not waiting for one.
+    pub fn decide(&mut self, seq: u64, fate: Fate) -> bool {
+        let Ok(at) = self.sent.binary_search_by_key(&seq, |sent| sent.seq) else { return false };
+        let sent = &mut self.sent[at];
+        if sent.fate.is_some() {
+            return false;
+        }
+        sent.fate = Some(fate);
+        true
+    }
+
+    /// Gives every envelope without a fate this one.
+    pub fn decide_rest(&mut self, fate: Fate) {
+        for sent in &mut self.sent {
+            sent.fate.get_or_insert(fate);
+        }
+    }
+
+    /// Whether every envelope that is not acknowledged has a fate.
+    pub fn is_decided(&self) -> bool {
+        self.sent.iter().all(|sent| sent.fate.is_some())
+    }
+}
+
+const ID_PREFIX: &str = "dmuc-";
+
+/// Reads an envelope's id: epoch and link sequence.
+pub(super) fn parse_id(id: &str) -> Option<(&str, u64)> {
+    let (epoch, seq) = id.strip_prefix(ID_PREFIX)?.rsplit_once('.')?;
+    Some((epoch, crate::indexes::long(seq)?))
+}
+
+/// Whether a stanza's id is that of an envelope: a cheap test before [`crate::Room::bounced`].
+pub fn is_envelope_id(id: &str) -> bool {
+    parse_id(id).is_some()
+}

@@ -1,0 +1,102 @@
+//! The remote occupants of a room, one entry for each session.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::audience::Class;
+use crate::{Facts, Millis};
+
+/// How a session is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// In no audience: plainly, or about to enter.
+    None,
+    /// In the audience of its domain's link, or of the set-up under way, under this index.
+    At(u32),
+    /// The replica does not serve it: plainly until it leaves.
+    Refused,
+    /// The room has been told that it failed; it gets nothing but its own end.
+    Failing(Millis),
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub jid: Arc<str>,
+    pub domain: usize,
+    pub seat: Seat,
+    /// Class by the newest evidence.
+    pub class: Class,
+    /// The evidence before spoke for the other class: one stray payload does not reseat anybody.
+    wavering: bool,
+}
+
+impl Session {
+    /// Takes note of which variant of a presence the room sent; whether the class changed.
+    pub fn learn(&mut self, facts: Facts) -> bool {
+        if !facts.is_others_presence() {
+            return false;
+        }
+        let seen = if facts.tells_jid() { Class::Full } else { Class::Anonymous };
+        let changed = seen != self.class && self.wavering;
+        self.wavering = seen != self.class && !self.wavering;
+        if changed {
+            self.class = seen;
+        }
+        changed
+    }
+}
+
+/// All of them, by number and by JID.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    slab: Slab<Session>,
+    by_jid: HashMap<Arc<str>, usize>,
+}
+
+impl Sessions {
+    pub fn find(&self, jid: &str) -> Option<usize> {
+        self.by_jid.get(jid).copied()
+    }
+
+    pub fn get(&self, number: usize) -> &Session {
+        &self.slab[number]
+    }
+
+    pub fn get_mut(&mut self, number: usize) -> &mut Session {
+        &mut self.slab[number]
+    }
+
+    pub fn find_mut(&mut self, jid: &str) -> Option<&mut Session> {
+        let number = self.find(jid)?;
+        Some(&mut self.slab[number])
+    }
+
+    pub fn add(&mut self, jid: &str, domain: usize) -> usize {
+        let jid: Arc<str> = jid.into();
+        let number = self.slab.insert(Session {
+            jid: jid.clone(),
+            domain,
+            seat: Seat::None,
+            class: Class::default(),
+            wavering: false,
+        });
+        self.by_jid.insert(jid, number);
+        number
+    }
+
+    pub fn remove(&mut self, number: usize) -> Session {
+        let session = self.slab.remove(number);
+        self.by_jid.remove(&session.jid);
+        session
+    }
+
+    pub fn of_domain(&mut self, domain: usize) -> impl Iterator<Item = &mut Session> {
+        self.slab.iter_mut().map(|(_, session)| session).filter(move |s| s.domain == domain)
+    }
+
+    pub fn numbers_of_domain(&self, domain: usize) -> Vec<usize> {
+        self.slab.iter().filter(|(_, s)| s.domain == domain).map(|(number, _)| number).collect()
+    }
+}
