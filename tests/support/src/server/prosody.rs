@@ -22,7 +22,7 @@ const COMPONENT_MODULES: &[&str] = &["muc_mam"];
 
 /// Writes `prosody.cfg.lua`.
 pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
-    let modules = |names: &[&str]| {
+    let modules = |names: &[&str], dmuc: bool| {
         let mut names: Vec<&str> =
             names.iter().copied().filter(|n| !spec.without.iter().any(|w| w == n)).collect();
         names.extend(dmuc.then_some("dmuc"));
@@ -66,11 +66,12 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     for (name, value) in &spec.dmuc_options {
         writeln!(c, "dmuc_{name} = {}", lua(value))?;
     }
-    writeln!(c, "modules_enabled = {{}}")?;
+    // A component inherits some of the global modules (TLS, SASL), and none of a host's.
+    writeln!(c, "modules_enabled = {}", modules(MODULES, false))?;
     writeln!(c, "VirtualHost {}", lua(&spec.domain().into()))?;
-    writeln!(c, "  modules_enabled = {}", modules(MODULES))?;
+    writeln!(c, "  modules_enabled = {}", modules(&[], dmuc))?;
     writeln!(c, "Component {} \"muc\"", lua(&spec.muc().into()))?;
-    writeln!(c, "  modules_enabled = {}", modules(COMPONENT_MODULES))?;
+    writeln!(c, "  modules_enabled = {}", modules(COMPONENT_MODULES, dmuc))?;
     writeln!(c, "  muc_log_by_default = true; muc_log_presences = false")?;
     writeln!(c, "  max_history_messages = 100; restrict_room_creation = false")?;
     std::fs::create_dir_all(site.dir.join("data"))?;
@@ -125,13 +126,10 @@ pub fn command(site: &Site) -> Command {
     command
 }
 
-/// `LUA_CPATH`, with dmuc's library for every version of Lua that it was built for.
+/// `LUA_CPATH`: dmuc's library, and then (`;;`) where Lua looks by itself.
 fn cpath(site: &Site) -> String {
-    site.stage
-        .iter()
-        .map(|stage| format!("{}/lua/5.4/?.so;", stage.display()))
-        .chain([";".to_owned()])
-        .collect()
+    let dmuc = site.stage.as_ref().map(|stage| format!("{}/lua/5.4/?.so", stage.display()));
+    dmuc.unwrap_or_default() + ";;"
 }
 
 /// Its log files.
