@@ -1,0 +1,70 @@
+//! Running other programs.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths;
+
+/// `cargo`, the same one that runs us, at the root of the workspace.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(paths::root());
+    command
+}
+
+/// Runs a command that must succeed.
+pub fn must(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command that must succeed and gives back what it printed.
+pub fn output(command: &mut Command) -> Result<String> {
+    let done = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    if !done.status.success() {
+        bail!("{command:?}: {}", done.status);
+    }
+    Ok(String::from_utf8(done.stdout)?)
+}
+
+/// Runs a command, shows what it prints, and gives that back with whether it succeeded.
+pub fn tee(command: &mut Command) -> Result<(bool, Vec<String>)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let errors = child.stderr.take().context("no standard error")?;
+    let errors = thread::spawn(move || show(errors, |line| eprintln!("{line}")));
+    let mut lines =
+        show(child.stdout.take().context("no standard output")?, |line| println!("{line}"));
+    lines.extend(errors.join().unwrap_or_default());
+    Ok((child.wait()?.success(), lines))
+}
+
+fn show(from: impl Read, print: impl Fn(&str)) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        print(&line);
+        lines.push(line);
+    }
+    lines
+}
+
+/// Whether a program is installed.
+pub fn exists(program: impl AsRef<OsStr>) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program.as_ref()).is_file())
+}

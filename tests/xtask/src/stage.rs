@@ -1,0 +1,166 @@
+//! Builds the module and lays it out as both servers want it.
+//!
+//! ```text
+//! target/stage/erlang/mod_dmuc-VERSION/ebin/*.beam       ERL_LIBS=target/stage/erlang
+//! target/stage/erlang/mod_dmuc-VERSION/priv/lib/mod_dmuc.so
+//! target/stage/prosody/mod_dmuc/mod_dmuc.lua             plugin_paths
+//! target/stage/lua/5.4/dmuc_native.so                    package.cpath
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{paths, run};
+
+/// Builds everything; where it is.
+pub fn run() -> Result<PathBuf> {
+    let stage = paths::stage();
+    let app = stage.join(format!("erlang/mod_dmuc-{}", env!("CARGO_PKG_VERSION")));
+    let nif = library("dmuc-nif")?;
+    place(&nif, &app.join("priv/lib/mod_dmuc.so"))?;
+    erlang(&app)?;
+    let lua = library("dmuc-lua")?;
+    place(&lua, &stage.join("lua/5.4/dmuc_native.so"))?;
+    prosody(&stage.join("prosody/mod_dmuc"))?;
+    println!("stage: {}", stage.display());
+    Ok(stage)
+}
+
+/// Builds a shared library for release; cargo says where it has put it.
+fn library(package: &str) -> Result<PathBuf> {
+    let messages = run::output(&mut run::cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "--message-format=json-render-diagnostics",
+        "--package",
+        package,
+    ]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact")
+        .filter(|message| {
+            let id = message["package_id"].as_str().unwrap_or_default();
+            id.contains("/native/") && message["target"]["crate_types"].to_string().contains("cdylib")
+        })
+        .filter_map(|message| {
+            let files = message["filenames"].as_array()?.clone();
+            files.iter().filter_map(Value::as_str).find(|f| f.ends_with(".so")).map(PathBuf::from)
+        })
+        .next_back()
+        .with_context(|| format!("{package} builds no shared library"))
+}
+
+/// Copies a file under a new name and renames it: a server may have the old one open.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let dir = to.parent().context("a file without directory")?;
+    fs::create_dir_all(dir)?;
+    let draft = to.with_extension("new");
+    fs::copy(from, &draft).with_context(|| format!("cannot copy {from:?} to {draft:?}"))?;
+    fs::rename(&draft, to).with_context(|| format!("cannot write {to:?}"))
+}
+
+/// Compiles the Erlang modules.
+fn erlang(app: &Path) -> Result<()> {
+    let ebin = app.join("ebin");
+    fs::create_dir_all(&ebin)?;
+    for entry in fs::read_dir(&ebin)? {
+        fs::remove_file(entry?.path())?;
+    }
+    compile_erlang(&ebin, &[])?;
+    for entry in fs::read_dir(paths::root().join("erlang/src"))? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(".app.src") {
+            place(&path, &ebin.join(path.file_stem().context("a file without name")?))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs `erlc` over all modules, with the headers of everything that ejabberd brings.
+pub fn compile_erlang(ebin: &Path, options: &[&str]) -> Result<()> {
+    let source = paths::root().join("erlang/src");
+    let mut modules = Vec::new();
+    for entry in fs::read_dir(&source).with_context(|| format!("cannot read {source:?}"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "erl") {
+            modules.push(path);
+        }
+    }
+    if modules.is_empty() {
+        bail!("no Erlang module in {}", source.display());
+    }
+    modules.sort();
+    let libs = multiarch()?;
+    // Debian spreads the libraries over several places; Erlang knows them all.
+    let known = run::output(
+        Command::new("erl")
+            .args(["-noshell", "-eval", "[io:format(\"~ts~n\", [D]) || D <- code:get_path()], halt()."])
+            .env("ERL_LIBS", &libs),
+    )?;
+    let mut erlc = Command::new("erlc");
+    erlc.env("ERL_LIBS", &libs).arg("+debug_info").args(options).arg("-o").arg(ebin);
+    let own = paths::root().join("erlang/include");
+    if own.is_dir() {
+        erlc.arg("-I").arg(own);
+    }
+    for path in known.lines() {
+        let include = Path::new(path).join("../include");
+        if include.is_dir() {
+            erlc.arg("-I").arg(include);
+        }
+    }
+    run::must(erlc.args(modules))
+}
+
+/// `/usr/lib/<triplet>`, where Debian keeps ejabberd.
+fn multiarch() -> Result<PathBuf> {
+    for entry in fs::read_dir("/usr/lib")? {
+        let dir = entry?.path();
+        let Ok(inside) = fs::read_dir(&dir) else { continue };
+        let ours = |name: &str| name.starts_with("ejabberd-");
+        if inside.flatten().any(|e| e.file_name().to_str().is_some_and(ours)) {
+            return Ok(dir);
+        }
+    }
+    bail!("ejabberd is not installed: cargo xtask setup")
+}
+
+/// Copies the Prosody module with all its files.
+fn prosody(to: &Path) -> Result<()> {
+    let lua = paths::root().join("lua");
+    let source = match lua.join("mod_dmuc").is_dir() {
+        true => lua.join("mod_dmuc"),
+        false => lua,
+    };
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    copy_lua(&source, to)?;
+    if !to.join("mod_dmuc.lua").exists() {
+        bail!("no mod_dmuc.lua in {}", source.display());
+    }
+    Ok(())
+}
+
+fn copy_lua(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {from:?}"))? {
+        let entry = entry?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            let tests = path.file_name().is_some_and(|name| name == "spec" || name == "test");
+            if !tests {
+                copy_lua(&path, &target)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "lua") {
+            place(&path, &target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The integration suites: a program of its own, run inside the private namespace.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{namespace, paths, run};
+
+/// The suites speak for a thousand clients at once, so they are optimised; link-time
+/// optimisation would only make them slow to build.
+const PROFILE: &[&str] = &[
+    "--profile",
+    "suites",
+    "--config",
+    "profile.suites.inherits=\"release\"",
+    "--config",
+    "profile.suites.lto=false",
+    "--config",
+    "profile.suites.codegen-units=16",
+    "--config",
+    "profile.suites.incremental=true",
+    "--config",
+    "profile.suites.strip=false",
+    "--config",
+    "profile.suites.debug=\"line-tables-only\"",
+];
+
+/// Builds a program of the tests.
+pub fn build(what: &[&str]) -> Result<PathBuf> {
+    let arguments =
+        [&["build", "--quiet", "--message-format=json-render-diagnostics"], PROFILE, what].concat();
+    run::output(&mut run::cargo(&arguments))?
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .context("cargo has built no program")
+}
+
+/// Builds the suites.
+pub fn build_suites() -> Result<PathBuf> {
+    build(&["--package", "dmuc-suites"])
+}
+
+/// A command that runs `program` in the namespace and tells it where things are.
+pub fn command(program: &Path, stage: &Path) -> Command {
+    let mut command = namespace::enter(program);
+    command.env("DMUC_STAGE", stage).env("DMUC_RUNS", paths::runs()).current_dir(paths::root());
+    command
+}
+
+/// The names of the suites in a built program.
+pub fn list(program: &Path) -> Result<Vec<String>> {
+    let printed = run::output(Command::new(program).arg("--list"))?;
+    Ok(printed.split_whitespace().map(str::to_owned).collect())
+}
