@@ -1,0 +1,281 @@
+-- The replica: a VirtualHost hands what remote rooms send in envelopes to its own sessions.
+--
+-- The core is told which sessions ask to be in rooms and when their stay ends, and delivers to no
+-- other. What it delivers goes the way of any stanza from a server stream.
+
+local xml = module:require "xml";
+
+local st = require "util.stanza";
+local new_id = require "util.id".medium;
+
+local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
+local s_match = string.match;
+local setmetatable, pairs, ipairs, pcall = setmetatable, pairs, ipairs, pcall;
+
+local xmlns_stanzas = "urn:ietf:params:xml:ns:xmpp-stanzas";
+local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
+-- Consent records also expire on a tick, which nothing else may cause for long; in seconds.
+local idle_tick = 60;
+
+-- An available presence to an occupant JID with `<x xmlns=muc/>`, as facts.
+local join_facts = xml.facts(st.presence({ from = "r@c/n" }):tag("x", { xmlns = "http://jabber.org/protocol/muc" }):up());
+
+return function (core)
+	local now, is_from_server = core.now, core.is_from_server;
+
+	local replica;
+	local broken = false;
+	local wake, timer;
+	-- Stanzas under delivery: the core has read them in their envelope.
+	local delivering = setmetatable({}, { __mode = "k" });
+
+	-- Without its core the replica is as if the module were not there: envelopes are answered as any
+	-- server answers what it does not know, and the rooms go on plainly.
+	local function break_off(err)
+		if broken then return; end
+		broken = true;
+		if timer then timer:stop(); end
+		module:remove_item("feature", xml.xmlns);
+		module:log_status("error", "The core failed, rooms serve the users of %s plainly from here on: %s", module.host, tostring(err));
+	end
+
+	local perform;
+
+	local function arm(at)
+		if wake and wake <= at then return; end
+		wake = at;
+		if timer then timer:stop(); end
+		local delay = (at - now()) / 1000;
+		timer = module:add_timer(delay > 0 and delay or 0, function ()
+			wake, timer = nil, nil;
+			if broken then return; end
+			local ok, actions = pcall(replica.tick, replica, now());
+			if not ok then return break_off(actions); end
+			perform(actions);
+		end);
+	end
+
+	--- Actions
+
+	local performers = {};
+
+	local function report_error(what, err)
+		module:log("error", "Could not %s: %s", what, tostring(err));
+	end
+
+	function performers.deliver(action, origin, payloads)
+		local payload = payloads[action.op];
+		local to = action.to;
+		for i = 1, #to do
+			-- Those who deliver may keep or change the stanza, so each session gets its own.
+			local copy = st.clone(payload);
+			copy.attr.to = to[i];
+			delivering[copy] = true;
+			local ok, err = pcall(prosody.core_post_stanza, origin, copy);
+			delivering[copy] = nil;
+			if not ok then report_error("deliver a stanza to " .. to[i], err); end
+		end
+	end
+
+	function performers.report(action)
+		module:send(st.message({ type = "normal", from = module.host, to = action.to, id = action.id })
+			:add_child(xml.build(action.body)));
+	end
+
+	function performers.refuse(action)
+		module:send(st.message({ type = "error", from = module.host, to = action.to, id = action.id })
+			:tag("error", { type = "cancel" })
+				:tag(action.condition, { xmlns = xmlns_stanzas }):up()
+				:tag(action.dmuc, { xmlns = xml.xmlns }):up():up());
+	end
+
+	function performers.result(action, origin, _, iq)
+		origin.send(st.reply(iq):add_child(xml.build(action.body)));
+	end
+
+	function performers.setup_error(action, origin, _, iq)
+		local reply = st.error_reply(iq, "cancel", action.condition);
+		reply:get_child("error"):tag(action.dmuc, { xmlns = xml.xmlns }):up();
+		origin.send(reply);
+	end
+
+	function performers.evict(action)
+		local presence = st.presence({ type = "unavailable", from = action.room .. "/" .. action.nick, to = action.session })
+			:tag("x", { xmlns = xmlns_muc_user })
+				:tag("item", { affiliation = "none", role = "none" }):up()
+				:tag("status", { code = "110" }):up()
+				:tag("status", { code = "333" }):up():up();
+		delivering[presence] = true;
+		prosody.core_post_stanza(hosts[module.host], presence);
+		delivering[presence] = nil;
+	end
+
+	function performers.announce(action)
+		module:send(st.message({ type = "normal", from = module.host, to = action.room, id = new_id() })
+			:tag("announce", { xmlns = xml.xmlns }):up());
+	end
+
+	-- Records live as long as this process and its sessions do, here and nowhere else.
+	function performers.consent_changed() end
+
+	function perform(actions, origin, payloads, iq)
+		for i = 1, #actions do
+			local action = actions[i];
+			local ok, err = pcall(performers[action[1]], action, origin, payloads, iq);
+			if not ok then report_error("carry out " .. action[1], err); end
+		end
+		if actions.wake then arm(actions.wake); end
+	end
+
+	--- Hooks
+
+	-- The bare JID of a room that has really sent this over a server stream, or nil: local clients
+	-- reach these hooks too.
+	local function room_of(event_data)
+		local from = event_data.stanza.attr.from;
+		local domain = from and s_match(from, "^[^@/]+@([^@/]+)$");
+		if domain and is_from_server(event_data.origin, domain) then return from; end
+	end
+
+	module:hook("message/host", function (event_data)
+		local stanza = event_data.stanza;
+		local envelope = stanza:get_child("envelope", xml.xmlns);
+		if not envelope or broken or stanza.attr.type == "error" then return; end
+		local room = room_of(event_data);
+		if not room then return; end
+		local payloads, described = xml.open(envelope);
+		local ok, actions = pcall(replica.envelope, replica, now(), room, stanza.attr.id or "", envelope, described);
+		if not ok then
+			break_off(actions);
+			return; -- mod_message's answer tells the room that the envelope was not taken
+		end
+		perform(actions, event_data.origin, payloads);
+		return true;
+	end, 1000);
+
+	module:hook("iq-set/host/" .. xml.xmlns .. ":link", function (event_data)
+		local stanza = event_data.stanza;
+		if broken then return; end
+		local room = room_of(event_data);
+		if not room then return; end
+		local ok, actions = pcall(replica.setup, replica, now(), room, stanza:get_child("link", xml.xmlns));
+		if not ok then
+			break_off(actions);
+			return;
+		end
+		perform(actions, event_data.origin, nil, stanza);
+		return true;
+	end, 1000);
+
+	-- A session's presence to a remote JID: a join, a leave, or neither. After other modules, which may
+	-- have rejected it.
+	local function outgoing(event_data)
+		local stanza, session = event_data.stanza, event_data.origin.full_jid;
+		local to = stanza.attr.to;
+		if broken or not session or not to then return; end
+		local domain = s_match(to, "^[^@/]+@([^/]+)");
+		if not domain or hosts[domain] then return; end
+		local ok, err = pcall(function ()
+			replica:outgoing(now(), session, to, xml.facts(stanza));
+		end);
+		if not ok then break_off(err); end
+	end
+	module:hook("pre-presence/full", outgoing, -1000);
+	module:hook("pre-presence/bare", outgoing, -1000);
+
+	-- A plain presence from a remote JID to a session may be the room's end of its stay.
+	module:hook("presence/full", function (event_data)
+		local stanza = event_data.stanza;
+		if broken or delivering[stanza] then return; end
+		local from = stanza.attr.from;
+		local domain = from and s_match(from, "^[^@/]+@([^/]+)");
+		if not domain or hosts[domain] then return; end
+		if stanza.attr.type ~= "error" and not stanza:get_child("x", xmlns_muc_user) then return; end
+		local ok, err = pcall(function ()
+			replica:incoming(now(), stanza.attr.to, from, xml.facts(stanza));
+		end);
+		if not ok then break_off(err); end
+	end, 1000);
+
+	module:hook("resource-unbind", function (event_data)
+		local session = event_data.session.full_jid;
+		if broken or not session then return; end
+		local ok, err = pcall(replica.session_closed, replica, now(), session);
+		if not ok then break_off(err); end
+	end, -1000);
+
+	local role = {};
+
+	--- Consent records of sessions that were there before the module: to whom they have sent directed presence
+	-- may be rooms, and the rooms' answers are still to be seen or will never come.
+	local function rebuild()
+		for jid, session in pairs(full_sessions) do
+			if session.host == module.host then
+				for to in pairs(session.directed or {}) do
+					local domain = s_match(to, "^[^@/]+@([^/]+)/");
+					if domain and not hosts[domain] then replica:outgoing(now(), jid, to, join_facts); end
+				end
+			end
+		end
+	end
+
+	local function start_ticking()
+		module:add_timer(idle_tick, function ()
+			if broken then return; end
+			arm(now());
+			return idle_tick;
+		end);
+	end
+
+	local function begin(fill)
+		replica = core.native.replica(module.host, core.seed(), core.shared);
+		local ok, err = pcall(function ()
+			fill();
+			perform(replica:announce(now()));
+		end);
+		if not ok then return break_off(err); end
+		start_ticking();
+	end
+
+	function role.start() begin(rebuild); end
+
+	function role.stop()
+		if broken then return; end
+		local ok, actions = pcall(replica.close, replica, now());
+		if ok then perform(actions); else break_off(actions); end
+	end
+
+	function role.save()
+		return { replica = not broken and replica or nil, wake = wake };
+	end
+
+	function role.restore(saved)
+		if not saved.replica then return role.start(); end
+		replica = saved.replica;
+		if saved.wake then arm(saved.wake); end
+		start_ticking();
+	end
+
+	function role.replace(saved)
+		local old = saved and saved.replica;
+		if not old then return role.start(); end
+		local ok, actions = pcall(old.close, old, now());
+		if ok then perform(actions); end
+		begin(function ()
+			for _, record in ipairs(old:consents()) do
+				replica:import_consent(now(), record[1], record[2], record[3]);
+			end
+		end);
+	end
+
+	function role.status()
+		local lines = {};
+		if broken then return { module.host .. " plain after an internal error" }; end
+		for _, link in ipairs(replica:status()) do
+			lines[#lines + 1] = ("%s <- %s: %d sessions, seq %s"):format(module.host, link.room, link.occupants, tostring(link.seq));
+		end
+		return lines;
+	end
+
+	return role;
+end

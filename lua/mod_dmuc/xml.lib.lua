@@ -1,0 +1,229 @@
+-- Stanzas: what the core wants to know of them, and their ways in and out of envelopes.
+--
+-- Pure functions over util.stanza tables, free of the server; see spec/xml_spec.lua.
+
+local st = require "util.stanza";
+local parse_xml = require "util.xml".parse;
+
+local pairs, type, next, setmetatable = pairs, type, next, setmetatable;
+local s_find, s_match = string.find, string.match;
+local t_concat, t_sort = table.concat, table.sort;
+local xml_escape, stanza_mt = st.xml_escape, st.stanza_mt;
+
+local xmlns_dmuc = "urn:xmpp:tmp:dmuc:1";
+local xmlns_client = "jabber:client";
+local xmlns_muc = "http://jabber.org/protocol/muc";
+local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
+
+--- Facts: properties of a stanza as bits, see `Facts` in the core.
+
+local kinds = { message = 0, presence = 1, iq = 2 };
+local types = { unavailable = 4, error = 8 };
+local other_presence = 12;
+local code_110, code_303, destroy, item_jid, nick, muc_x = 32, 64, 128, 256, 512, 1024;
+
+local function facts(stanza)
+	local attr, tags = stanza.attr, stanza.tags;
+	local kind, stanza_type = kinds[stanza.name] or 0, attr.type;
+	local bits = kind;
+	if stanza_type then
+		if kind == 1 or stanza_type == "error" then
+			bits = bits + (types[stanza_type] or other_presence);
+		end
+	end
+	if s_find(attr.from or "", "/", 1, true) then bits = bits + nick; end
+	local has_110, has_303, has_destroy, has_jid, has_muc;
+	for i = 1, #tags do
+		local xmlns = tags[i].attr.xmlns;
+		if xmlns == xmlns_muc_user and tags[i].name == "x" then
+			local children = tags[i].tags;
+			for j = 1, #children do
+				local child = children[j];
+				local name = child.name;
+				if name == "status" then
+					local code = child.attr.code;
+					if code == "110" then has_110 = true; elseif code == "303" then has_303 = true; end
+				elseif name == "item" then
+					if child.attr.jid then has_jid = true; end
+				elseif name == "destroy" then
+					has_destroy = true;
+				end
+			end
+		elseif xmlns == xmlns_muc and tags[i].name == "x" then
+			has_muc = true;
+		end
+	end
+	if has_110 then bits = bits + code_110; end
+	if has_303 then bits = bits + code_303; end
+	if has_destroy then bits = bits + destroy; end
+	if has_jid then bits = bits + item_jid; end
+	if has_muc then bits = bits + muc_x; end
+	return bits;
+end
+
+--- The same stanza gives the same bytes: attributes are sorted, since the order of `pairs` is no
+-- property of the stanza and the core recognises payloads by their bytes. `to` is left out at the top.
+
+local write;
+local function write_attr(buf, n, name, value, nsid)
+	if s_find(name, "\1", 1, true) then
+		local ns, local_name = s_match(name, "^([^\1]*)\1?(.*)$");
+		buf[n + 1] = " xmlns:ns" .. nsid .. "='" .. xml_escape(ns) .. "' ns" .. nsid .. ":" .. local_name .. "='";
+		nsid = nsid + 1;
+	else
+		buf[n + 1] = " " .. name .. "='";
+	end
+	buf[n + 2] = xml_escape(value);
+	buf[n + 3] = "'";
+	return n + 3, nsid;
+end
+
+function write(buf, n, element, parent_xmlns, top)
+	local attr, nsid = element.attr, 1;
+	n = n + 1;
+	buf[n] = "<" .. element.name;
+	local names, count = {}, 0;
+	for name, value in pairs(attr) do
+		if not (name == "xmlns" and value == parent_xmlns) and not (top and (name == "to" or name == "xmlns")) then
+			count = count + 1;
+			names[count] = name;
+		end
+	end
+	if count > 1 then t_sort(names); end
+	for i = 1, count do
+		n, nsid = write_attr(buf, n, names[i], attr[names[i]], nsid);
+	end
+	if #element == 0 then
+		n = n + 1;
+		buf[n] = "/>";
+		return n;
+	end
+	n = n + 1;
+	buf[n] = ">";
+	for i = 1, #element do
+		local child = element[i];
+		if type(child) == "string" then
+			n = n + 1;
+			buf[n] = xml_escape(child);
+		else
+			n = write(buf, n, child, attr.xmlns, false);
+		end
+	end
+	n = n + 1;
+	buf[n] = "</" .. element.name .. ">";
+	return n;
+end
+
+local function serialize(stanza)
+	local buf = {};
+	write(buf, 0, stanza, nil, true);
+	return t_concat(buf);
+end
+
+--- Whether a stanza still is what it was when `frozen` was cloned from it, `to` apart.
+local function same(stanza, frozen, below_top)
+	local length = #frozen;
+	if #stanza ~= length or stanza.name ~= frozen.name then return false; end
+	local attr, frozen_attr = stanza.attr, frozen.attr;
+	for name, value in next, frozen_attr do
+		if attr[name] ~= value then return false; end
+	end
+	for name in next, attr do
+		if frozen_attr[name] == nil and (below_top or name ~= "to") then return false; end
+	end
+	for i = 1, length do
+		local a, b = stanza[i], frozen[i];
+		if a ~= b and (type(a) == "string" or type(b) == "string" or not same(a, b, true)) then
+			return false;
+		end
+	end
+	return true;
+end
+
+--- An immutable copy without `to`.
+local function freeze(stanza)
+	local copy = st.clone(stanza);
+	copy.attr.to = nil;
+	copy.attr.xmlns = nil;
+	return copy;
+end
+
+local function parse(bytes)
+	local stanza, err = parse_xml(bytes);
+	if not stanza then return nil, err; end
+	return stanza;
+end
+
+--- A stanza inside a carrier needs its namespace said; its children are shared with the original.
+local function wrap(stanza)
+	local attr = {};
+	for name, value in pairs(stanza.attr) do attr[name] = value; end
+	attr.xmlns = xmlns_client;
+	local copy = { name = stanza.name, attr = attr, tags = stanza.tags, namespaces = stanza.namespaces };
+	for i = 1, #stanza do copy[i] = stanza[i]; end
+	return setmetatable(copy, stanza_mt);
+end
+
+--- On a server stream the namespace of a carried stanza stands on every element of it. Only those
+-- that inherited it from the stanza are ours: a stanza forwarded inside another keeps what it says.
+local function unwrap(stanza)
+	if stanza.attr.xmlns == xmlns_client then
+		stanza.attr.xmlns = nil;
+		local tags = stanza.tags;
+		for i = 1, #tags do unwrap(tags[i]); end
+	end
+	return stanza;
+end
+
+--- An element of the core's as a stanza. `find(payload)` gives the stanza that a payload stands for.
+local function build(element, find)
+	local attr, tags = element.attr, {};
+	attr.xmlns = xmlns_dmuc;
+	local built = { name = element.name, attr = attr, tags = tags };
+	if element.payload then
+		local carried = wrap(find(element.payload));
+		built[1], tags[1] = carried, carried;
+	else
+		for i = 1, #element do
+			local child = build(element[i], find);
+			built[i], tags[i] = child, child;
+		end
+	end
+	return setmetatable(built, stanza_mt);
+end
+
+local stanza_names = { message = true, presence = true, iq = true };
+
+--- Takes the stanzas out of an envelope: `payloads[n]` is the one in the n-th operation, and
+-- `described[n]` what the core wants to know of it. An operation that carries anything else than one
+-- stanza gets none, which the core refuses.
+local function open(envelope)
+	local payloads, described, n = {}, {}, 0;
+	local tags = envelope.tags;
+	for i = 1, #tags do
+		local op = tags[i];
+		if op.attr.xmlns == xmlns_dmuc then
+			n = n + 1;
+			local stanza = op.tags[1];
+			if stanza and not op.tags[2] and stanza.attr.xmlns == xmlns_client and stanza_names[stanza.name] then
+				unwrap(stanza);
+				payloads[n] = stanza;
+				described[n] = { facts(stanza), stanza.attr.from or "", stanza.attr.to ~= nil };
+			end
+		end
+	end
+	return payloads, described;
+end
+
+return {
+	xmlns = xmlns_dmuc;
+	facts = facts;
+	serialize = serialize;
+	same = same;
+	freeze = freeze;
+	parse = parse;
+	wrap = wrap;
+	unwrap = unwrap;
+	build = build;
+	open = open;
+};

@@ -1,0 +1,179 @@
+//! `Room` and `Support`, the primary's side.
+
+use dmuc_core::{Actions, Answer, Bounce, PayloadIn, Room, Support, Verdict};
+use mlua::prelude::*;
+
+use crate::decode::{self, facts, millis};
+use crate::encode;
+use crate::handle::Handle;
+use crate::SharedHandle;
+
+/// `is_envelope_id(id)`: whether an error with this id may be about an envelope.
+pub fn is_envelope_id(_: &Lua, id: LuaString) -> LuaResult<bool> {
+    Ok(dmuc_core::is_envelope_id(&id.to_str()?))
+}
+
+pub struct SupportHandle(Handle<Support>);
+
+/// `support(seed, shared)`
+pub fn support(_: &Lua, (seed, shared): (u64, LuaUserDataRef<SharedHandle>)) -> LuaResult<SupportHandle> {
+    Ok(SupportHandle(Handle::new(Support::new(seed, shared.0.clone()))))
+}
+
+impl LuaUserData for SupportHandle {
+    fn add_methods<M: LuaUserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method_mut("ask", |_, this, (now, domain, room): (u64, String, String)| {
+            Ok(match this.0.call(|support| support.ask(millis(now), &domain, &room))? {
+                Answer::Yes => "yes",
+                Answer::No => "no",
+                Answer::Query => "query",
+                Answer::Wait => "wait",
+            })
+        });
+        methods.add_method_mut(
+            "answered",
+            |_, this, (now, domain, yes): (u64, String, Option<bool>)| {
+                this.0.call(|support| support.answered(millis(now), &domain, yes))
+            },
+        );
+        methods.add_method_mut("announced", |_, this, (now, domain): (u64, String)| {
+            this.0.call(|support| support.announced(millis(now), &domain))?;
+            Ok(())
+        });
+        methods.add_method_mut("next_question", |_, this, ()| {
+            this.0.call(Support::next_question)
+        });
+        methods.add_method_mut("forget", |_, this, domain: String| {
+            this.0.call(|support| support.forget(&domain))
+        });
+    }
+}
+
+pub struct RoomHandle(Handle<Room>);
+
+/// `room(jid, seed, shared)`
+pub fn room(
+    _: &Lua,
+    (jid, seed, shared): (String, u64, LuaUserDataRef<SharedHandle>),
+) -> LuaResult<RoomHandle> {
+    let room = Room::new(&jid, seed, shared.0.clone()).map_err(LuaError::external)?;
+    Ok(RoomHandle(Handle::new(room)))
+}
+
+impl RoomHandle {
+    /// Calls the core and encodes the actions. The arguments hold no payloads that could be named.
+    fn act(&mut self, lua: &Lua, f: impl FnOnce(&mut Room) -> Actions) -> LuaResult<LuaTable> {
+        let actions = self.0.call(f)?;
+        encode::actions(lua, &|_| None, &actions)
+    }
+}
+
+impl LuaUserData for RoomHandle {
+    fn add_methods<M: LuaUserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method("alive", |_, this, ()| Ok(this.0.alive()));
+        // 0: pass; 1: hold; 2: pass, and an event is due.
+        methods.add_method_mut("capture", |_, this, (now, to, bits): (u64, LuaString, u32)| {
+            let to = to.to_str()?;
+            Ok(match this.0.call(|room| room.capture(millis(now), &to, facts(bits)))? {
+                Verdict::Pass => 0,
+                Verdict::Hold => 1,
+                Verdict::PassPoll => 2,
+            })
+        });
+        methods.add_method_mut(
+            "capture_many",
+            |_, this, (now, to, bits): (u64, Vec<LuaString>, u32)| {
+                let to = to.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
+                let to: Vec<&str> = to.iter().map(|jid| &**jid).collect();
+                this.0.call(|room| room.capture_many(millis(now), &to, facts(bits)))
+            },
+        );
+        // event(now, bytes[], facts[], to[], position in bytes[])
+        methods.add_method_mut(
+            "event",
+            |lua,
+             this,
+             (now, bytes, bits, to, positions): (
+                u64,
+                Vec<LuaString>,
+                Vec<u32>,
+                Vec<LuaString>,
+                Vec<u32>,
+            )| {
+                let payloads: Vec<PayloadIn> = bytes
+                    .iter()
+                    .zip(bits)
+                    .map(|(bytes, bits)| PayloadIn {
+                        bytes: bytes.as_bytes().to_vec(),
+                        facts: facts(bits),
+                    })
+                    .collect();
+                let to = to.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
+                if to.len() != positions.len()
+                    || positions.iter().any(|n| *n == 0 || *n as usize > payloads.len())
+                {
+                    return Err(LuaError::runtime("dmuc: a copy names no payload"));
+                }
+                let copies: Vec<(&str, u32)> =
+                    to.iter().map(|jid| &**jid).zip(positions.iter().map(|n| n - 1)).collect();
+                let actions = this.0.call(|room| room.event(millis(now), payloads, &copies))?;
+                let room = this.0.get()?;
+                encode::actions(lua, &|payload| room.token_of(payload), &actions)
+            },
+        );
+        methods.add_method_mut("support", |lua, this, (now, domain, yes): (u64, String, bool)| {
+            this.act(lua, |room| room.support(millis(now), &domain, yes))
+        });
+        methods.add_method_mut(
+            "setup_result",
+            |lua, this, (now, domain, id, answer): (u64, String, String, Option<LuaTable>)| {
+                let answer =
+                    answer.map(|table| decode::element(&table, None)).transpose()?;
+                this.act(lua, |room| {
+                    room.setup_result(millis(now), &domain, &id, answer.as_ref())
+                })
+            },
+        );
+        methods.add_method_mut(
+            "report",
+            |lua, this, (now, domain, report): (u64, String, LuaTable)| {
+                let report = decode::element(&report, None)?;
+                this.act(lua, |room| room.report(millis(now), &domain, &report))
+            },
+        );
+        methods.add_method_mut(
+            "bounced",
+            |lua, this, (now, domain, id, refused): (u64, String, String, bool)| {
+                let bounce = if refused { Bounce::Refused } else { Bounce::Unknown };
+                this.act(lua, |room| room.bounced(millis(now), &domain, &id, bounce))
+            },
+        );
+        methods.add_method_mut("occupants", |lua, this, (now, jids): (u64, Vec<LuaString>)| {
+            let jids = jids.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
+            let jids: Vec<&str> = jids.iter().map(|jid| &**jid).collect();
+            this.act(lua, |room| room.occupants(millis(now), &jids))
+        });
+        methods.add_method_mut("tick", |lua, this, now: u64| {
+            this.act(lua, |room| room.tick(millis(now)))
+        });
+        methods.add_method_mut("close", |lua, this, now: u64| {
+            this.act(lua, |room| room.close(millis(now)))
+        });
+        methods.add_method_mut("status", |lua, this, ()| {
+            let status = this.0.call(|room| room.status())?;
+            let list = lua.create_table_with_capacity(status.len(), 0)?;
+            for domain in status {
+                let entry = lua.create_table()?;
+                entry.raw_set("domain", &*domain.domain)?;
+                entry.raw_set("state", domain.state)?;
+                entry.raw_set("epoch", domain.epoch)?;
+                entry.raw_set("occupants", domain.occupants)?;
+                entry.raw_set("seq", domain.seq)?;
+                entry.raw_set("unacked", domain.unacked)?;
+                entry.raw_set("reason", domain.reason)?;
+                list.raw_push(entry)?;
+            }
+            Ok(list)
+        });
+    }
+}
