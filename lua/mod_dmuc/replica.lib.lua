@@ -29,13 +29,35 @@ return function (core)
 	-- Stanzas under delivery: the core has read them in their envelope.
 	local delivering = setmetatable({}, { __mode = "k" });
 
+	-- Room JID -> the last envelope that was carried out, for the leave-taking without the core.
+	local handled = {};
+
+	local function send_report(to, id, report)
+		module:send(st.message({ type = "normal", from = module.host, to = to, id = id }):add_child(report));
+	end
+
+	local function note_handled(room, envelope, actions)
+		if actions[1] and actions[1][1] == "refuse" then return; end
+		local last, epoch, seq = handled[room], envelope.attr.epoch, tonumber(envelope.attr.seq);
+		if envelope:get_child("end", xml.xmlns) then
+			handled[room] = nil;
+		elseif not last or last.epoch ~= epoch or last.seq < seq then
+			handled[room] = { epoch = epoch, seq = seq };
+		end
+	end
+
 	-- Without its core the replica is as if the module were not there: envelopes are answered as any
-	-- server answers what it does not know, and the rooms go on plainly.
+	-- server answers what it does not know, and the rooms go on plainly. What has been carried out
+	-- is told, or the rooms would have to take their occupants here for lost.
 	local function break_off(err)
 		if broken then return; end
 		broken = true;
 		if timer then timer:stop(); end
 		module:remove_item("feature", xml.xmlns);
+		for room, last in pairs(handled) do
+			send_report(room, new_id(), st.stanza("report", { xmlns = xml.xmlns, epoch = last.epoch, ack = ("%d"):format(last.seq) })
+				:tag("bye"):up());
+		end
 		module:log_status("error", "The core failed, rooms serve the users of %s plainly from here on: %s", module.host, tostring(err));
 	end
 
@@ -78,8 +100,7 @@ return function (core)
 	end
 
 	function performers.report(action)
-		module:send(st.message({ type = "normal", from = module.host, to = action.to, id = action.id })
-			:add_child(xml.build(action.body)));
+		send_report(action.to, action.id, xml.build(action.body));
 	end
 
 	function performers.refuse(action)
@@ -149,6 +170,7 @@ return function (core)
 			break_off(actions);
 			return; -- mod_message's answer tells the room that the envelope was not taken
 		end
+		note_handled(room, envelope, actions);
 		perform(actions, event_data.origin, payloads);
 		return true;
 	end, 1000);
@@ -246,12 +268,12 @@ return function (core)
 	end
 
 	function role.save()
-		return { replica = not broken and replica or nil, wake = wake };
+		return { replica = not broken and replica or nil, wake = wake, handled = handled };
 	end
 
 	function role.restore(saved)
 		if not saved.replica then return role.start(); end
-		replica = saved.replica;
+		replica, handled = saved.replica, saved.handled;
 		if saved.wake then arm(saved.wake); end
 		start_ticking();
 	end

@@ -1,0 +1,148 @@
+package.path = "./spec/?.lua;" .. package.path;
+local helper = require "helper";
+local st = require "util.stanza";
+local parse = require "util.xml".parse;
+
+local xml = helper.require "xml";
+local muc_user = "http://jabber.org/protocol/muc#user";
+
+local function presence(attr, ...)
+	local x = st.stanza("x", { xmlns = muc_user });
+	for _, code in ipairs { ... } do x:tag("status", { code = code }):up(); end
+	return st.presence(attr):add_child(x);
+end
+
+describe("facts", function ()
+	it("tell kinds and types apart", function ()
+		assert.equal(0, xml.facts(st.message { from = "r@c", type = "groupchat" }));
+		assert.equal(2, xml.facts(st.iq { from = "r@c", type = "get", id = "1" }));
+		assert.equal(8, xml.facts(st.message { from = "r@c", type = "error" }));
+		assert.equal(1 + 512, xml.facts(st.presence { from = "r@c/n" }));
+		assert.equal(1 + 4 + 512, xml.facts(st.presence { from = "r@c/n", type = "unavailable" }));
+		assert.equal(1 + 8, xml.facts(st.presence { from = "r@c", type = "error" }));
+		assert.equal(1 + 12, xml.facts(st.presence { from = "r@c", type = "subscribe" }));
+	end);
+
+	it("count each property once, however often it is said", function ()
+		assert.equal(1 + 32 + 64 + 512, xml.facts(presence({ from = "r@c/n" }, "110", "303", "110")));
+	end);
+
+	it("see real JIDs, destroyed rooms and joins", function ()
+		local stanza = presence { from = "r@c/n" };
+		stanza.tags[1]:tag("item", { jid = "u@b/r" }):up();
+		assert.equal(1 + 256 + 512, xml.facts(stanza));
+		stanza.tags[1]:reset():tag("destroy"):up();
+		assert.equal(1 + 128 + 256 + 512, xml.facts(stanza));
+		assert.equal(1 + 1024, xml.facts(st.presence { from = "u@b" }:tag("x", { xmlns = "http://jabber.org/protocol/muc" }):up()));
+	end);
+
+	it("ignore status codes of other namespaces", function ()
+		local stanza = st.presence { from = "r@c/n" }:tag("x", { xmlns = "other" }):tag("status", { code = "110" }):up():up();
+		assert.equal(1 + 512, xml.facts(stanza));
+	end);
+end);
+
+describe("serialize", function ()
+	it("leaves out the addressee and sorts attributes", function ()
+		local a = st.message { to = "a@b/c", id = "1", from = "r@c/n", type = "groupchat" };
+		assert.equal("<message from='r@c/n' id='1' type='groupchat'/>", xml.serialize(a));
+	end);
+
+	it("gives what a parser reads back as the same stanza", function ()
+		local stanza = st.message { from = "r@c/n", ["xml:lang"] = "en" }:body("a < b & 'c'\n")
+			:tag("forwarded", { xmlns = "urn:xmpp:forward:0" })
+				:tag("message", { xmlns = "jabber:client", from = "x" }):text_tag("body", "inner"):up():up()
+			:tag("x", { xmlns = "urn:x", ["urn:attr\1name"] = "value" }):up();
+		local bytes = xml.serialize(stanza);
+		assert.equal(bytes, xml.serialize(parse(bytes)));
+		assert.equal("a < b & 'c'\n", parse(bytes):get_child_text("body"));
+		assert.equal("value", parse(bytes):get_child("x", "urn:x").attr["urn:attr\1name"]);
+	end);
+end);
+
+describe("same", function ()
+	local stanza, frozen;
+	before_each(function ()
+		stanza = presence({ from = "r@c/n", to = "u@b/r" }, "100"):tag("show"):text("away"):up();
+		frozen = xml.freeze(stanza);
+	end);
+
+	it("holds while only the addressee changes", function ()
+		stanza.attr.to = "v@b/r";
+		assert.is_true(xml.same(stanza, frozen));
+	end);
+
+	it("ends when status 110 is added to the very object", function ()
+		stanza.tags[1]:reset():tag("status", { code = "110" }):up();
+		assert.is_false(xml.same(stanza, frozen));
+	end);
+
+	it("ends with a type, a text, an attribute or a child", function ()
+		for _, change in ipairs {
+			function () stanza.attr.type = "unavailable"; end;
+			function () stanza.tags[2][1] = "dnd"; end;
+			function () stanza.tags[1].tags[1].attr.code = "110"; end;
+			function () stanza.tags[1].tags[1].attr.to = "x"; end;
+			function () stanza:reset():tag("c"):up(); end;
+			function () stanza.attr.from = nil; end;
+		} do
+			stanza = presence({ from = "r@c/n", to = "u@b/r" }, "100"):tag("show"):text("away"):up();
+			frozen = xml.freeze(stanza);
+			change();
+			assert.is_false(xml.same(stanza, frozen));
+		end
+	end);
+end);
+
+describe("a carried stanza", function ()
+	-- As mod_s2s reads it: a server stream's own namespace is left out, any other stands on every element.
+	local function over_stream(stanza)
+		return parse((tostring(stanza):gsub("^<message", "<message xmlns='jabber:server'")));
+	end
+
+	local function carry(stanza)
+		local body = xml.build({ name = "envelope", attr = { seq = "1" }, { name = "enter", attr = { i = "1" } },
+			{ name = "cast", attr = {}, payload = 1 } }, function () return stanza; end);
+		local carrier = over_stream(st.message { from = "r@c", to = "b" }:add_child(body));
+		return xml.open(carrier:get_child("envelope", xml.xmlns));
+	end
+
+	it("comes out as it went in", function ()
+		local stanza = st.message { from = "r@c/n", type = "groupchat" }:body("x"):tag("x", { xmlns = "urn:x" }):tag("y"):up():up();
+		local payloads, described = carry(stanza);
+		assert.is_nil(payloads[1]);
+		assert.equal("x", payloads[2]:get_child_text("body"));
+		assert.is_nil(payloads[2].attr.xmlns);
+		assert.equal("urn:x", payloads[2]:get_child("x", "urn:x").tags[1].attr.xmlns);
+		assert.same({ 0 + 512, "r@c/n", false }, described[2]);
+		assert.is_nil(stanza.attr.xmlns);
+	end);
+
+	it("keeps the namespace of a stanza that it forwards", function ()
+		local stanza = st.message { from = "r@c/n" }:tag("forwarded", { xmlns = "urn:xmpp:forward:0" })
+			:tag("message", { xmlns = "jabber:client" }):text_tag("body", "inner"):up():up();
+		local payloads = carry(stanza);
+		local forwarded = payloads[2]:get_child("forwarded", "urn:xmpp:forward:0");
+		assert.equal("jabber:client", forwarded.tags[1].attr.xmlns);
+		assert.equal("inner", forwarded:get_child("message", "jabber:client"):get_child_text("body"));
+		assert.truthy(tostring(payloads[2]):find("<message xmlns='jabber:client'", 1, true));
+	end);
+
+	it("tells of an addressee that it must not have", function ()
+		local _, described = carry(st.message { from = "r@c/n", to = "u@b/r" });
+		assert.is_true(described[2][3]);
+	end);
+
+	it("is none if there is more than one stanza, or something else", function ()
+		local function op(...)
+			local cast = st.stanza("cast", { xmlns = xml.xmlns });
+			for _, child in ipairs { ... } do cast:add_child(child); end
+			return xml.open(st.stanza("envelope", { xmlns = xml.xmlns }):add_child(cast));
+		end
+		local client = { xmlns = "jabber:client" };
+		assert.is_nil(op(st.stanza("message", client), st.stanza("message", client))[1]);
+		assert.is_nil(op(st.stanza("stream", client))[1]);
+		assert.is_nil(op(st.stanza("message", { xmlns = "jabber:server" }))[1]);
+		assert.is_table(op(st.stanza("iq", client))[1]);
+	end);
+end);
