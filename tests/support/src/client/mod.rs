@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_xmpp::minidom::Element;
@@ -27,6 +28,9 @@ use crate::xml;
 
 /// How long to wait for an answer that is due.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many logins a server is asked to do at the same time.
+const AT_ONCE: usize = 50;
 
 /// What a client wants besides its account.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +86,17 @@ impl Client {
             client.send_xml("<presence/>")?;
         }
         Ok(client)
+    }
+
+    /// [`Client::connect`] for many users at once, in their order.
+    pub async fn connect_all<'a>(
+        server: &Server,
+        users: impl IntoIterator<Item = &'a str>,
+        resource: &str,
+    ) -> Result<Vec<Self>> {
+        let logins: Vec<_> =
+            users.into_iter().map(|user| Self::connect(server, user, resource)).collect();
+        futures::stream::iter(logins).buffered(AT_ONCE).try_collect().await
     }
 
     fn run(

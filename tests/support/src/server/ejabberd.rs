@@ -163,7 +163,8 @@ pub async fn ready(site: &Site, pid: u32) -> Result<()> {
     eval(site, pid, wait).await.map(drop)
 }
 
-/// Makes accounts; the password is the user's name.
+/// Makes accounts; the password is the user's name. They are on disk afterwards, which they
+/// would otherwise be only some minutes later, and not after a kill.
 pub async fn register(site: &Site, pid: u32, domain: &str, users: &[String]) -> Result<()> {
     let mut list = String::new();
     for user in users {
@@ -173,8 +174,9 @@ pub async fn register(site: &Site, pid: u32, domain: &str, users: &[String]) -> 
         site,
         pid,
         &format!(
-            "[U || U <- [{list}], not lists:member(\
-             ejabberd_auth:try_register(U, <<\"{domain}\">>, U), [ok, {{error, exists}}])]"
+            "Failed = [U || U <- [{list}], not lists:member(\
+             ejabberd_auth:try_register(U, <<\"{domain}\">>, U), [ok, {{error, exists}}])], \
+             mnesia:sync_log(), [dets:sync(T) || T <- dets:all()], Failed"
         ),
     )
     .await?;

@@ -60,6 +60,12 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     // The modules that Prosody would load unasked; dialback would make up for a refused
     // certificate.
     writeln!(c, "modules_disabled = {{ \"s2s_bidi\", \"dialback\", \"limits\" }}")?;
+    // lua-unbound, where it is installed, wants no loopback resolver and no .test by itself.
+    writeln!(
+        c,
+        "unbound = {{ resolvconf = true, options = {{ [\"do-not-query-localhost:\"] = \"no\", \
+         [\"local-zone:\"] = \"test. transparent\", [\"module-config:\"] = \"iterator\" }} }}"
+    )?;
     for (name, value) in &spec.options {
         writeln!(c, "{name} = {}", lua(value))?;
     }
