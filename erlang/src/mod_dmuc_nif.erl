@@ -1,0 +1,231 @@
+%%% Functions of priv/lib/mod_dmuc.so, the protocol without I/O.
+%%%
+%%% A module of its own: with -on_load in the gen_mod, a failed load of the library would take the
+%%% gen_mod with it, and `ejabberdctl module_upgrade' aborts.
+-module(mod_dmuc_nif).
+
+-export([check/0]).
+-export([info/0, namespace/0, options/0, shared_new/1, counters/1, is_envelope_id/1, log_drain/1]).
+-export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
+         support_announced/3, support_forget/2, support_export/3, support_import/5]).
+-export([room_new/3, room_capture/4, room_capture_many/4, room_event/4, room_event_dirty/4,
+         room_support/4, room_setup_result/5, room_report/4, room_bounced/5, room_occupants/3,
+         room_tick/2, room_close/2, room_status/1]).
+-export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
+         replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
+         replica_setup/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
+         replica_announce/2, replica_close/2, replica_status/1]).
+-export_type([millis/0, jid/0, facts/0, xmlel/0, payload_in/0, payload_ref/0, incoming/0,
+              body/0, action/0, actions/0]).
+
+-on_load(load/0).
+
+-include("mod_dmuc.hrl").
+
+%% What this wrapper was written against.
+-define(VERSION, <<"0.1.0">>).
+-define(ABI, 1).
+-define(LOAD_RESULT, {?MODULE, load_result}).
+
+-type millis() :: non_neg_integer().
+-type jid() :: binary() | {binary(), binary(), binary()}.
+-type facts() :: non_neg_integer().
+%% fast_xml's; children may be `{raw, Xml}' on the way out.
+-type xmlel() :: {xmlel, binary(), [{binary(), binary()}], [xmlel() | {xmlcdata, binary()} |
+                                                            {raw, binary()}]}.
+-type payload_in() :: {Xml :: binary(), facts(), xmlel()}.
+%% Place among the payloads of the same call, from 0, or an older stanza.
+-type payload_ref() :: non_neg_integer() | {raw, binary()}.
+-type incoming() :: {facts(), From :: binary(), HasTo :: boolean()}.
+%% An element and, for each of its children in turn, the stanza that it carries.
+-type body() :: {xmlel(), [incoming() | none]}.
+-type action() :: {plain, payload_ref(), [jid()]} |
+                  {envelope, Domain :: binary(), Id :: binary(), xmlel()} |
+                  {setup, Domain :: binary(), Id :: binary(), xmlel()} |
+                  {ask_support, binary()} |
+                  {support_seen, binary()} |
+                  {forget_support, binary()} |
+                  {fail, [jid()]} |
+                  {deliver, Op :: non_neg_integer(), [jid()]} |
+                  {report, Room :: jid(), Id :: binary(), xmlel()} |
+                  {refuse, Room :: jid(), Id :: binary(), Condition :: binary(), Dmuc :: binary()} |
+                  {result, xmlel()} |
+                  {setup_error, Condition :: binary(), Dmuc :: binary()} |
+                  {evict, Room :: jid(), Nick :: binary(), Session :: jid()} |
+                  {consent_changed, Room :: binary(), Session :: binary()} |
+                  {announce, Room :: jid()}.
+-type actions() :: {Wake :: undefined | millis(), [action()]}.
+
+%%%===================================================================
+%%% Loading
+%%%===================================================================
+
+%% Always ok: the reason of a failure is told once, by check/0, in words for the operator.
+-spec load() -> ok.
+load() ->
+    Result = try
+                 Path = p1_nif_utils:get_so_path(?MODULE, [mod_dmuc], "mod_dmuc"),
+                 case erlang:load_nif(Path, 0) of
+                     ok -> ok;
+                     {error, {_, Text}} -> {error, iolist_to_binary(Text)}
+                 end
+             catch _:Reason ->
+                     {error, iolist_to_binary(io_lib:format("~p", [Reason]))}
+             end,
+    persistent_term:put(?LOAD_RESULT, Result).
+
+%% Whether the library is there and fits this wrapper.
+-spec check() -> ok | {error, binary()}.
+check() ->
+    case persistent_term:get(?LOAD_RESULT, {error, <<"not loaded">>}) of
+        ok ->
+            try info() of
+                {?VERSION, ?ABI} ->
+                    ok;
+                {Version, Abi} ->
+                    {error, iolist_to_binary(
+                              io_lib:format(
+                                "the native library is version ~ts (ABI ~B), this module is ~ts "
+                                "(ABI ~B); restart ejabberd after an upgrade, a running server "
+                                "keeps the old library", [Version, Abi, ?VERSION, ?ABI]))}
+            catch _:Reason ->
+                    {error, iolist_to_binary(
+                              io_lib:format("the native library does not answer: ~p", [Reason]))}
+            end;
+        {error, Text} ->
+            {error, <<"the native library cannot be loaded: ", Text/binary>>}
+    end.
+
+%%%===================================================================
+%%% Stubs
+%%%===================================================================
+-define(NIF, erlang:nif_error(not_loaded)).
+
+-spec info() -> {binary(), non_neg_integer()}.
+info() -> ?NIF.
+
+-spec namespace() -> binary().
+namespace() -> ?NIF.
+
+-spec options() -> [{binary(), Default :: integer(), Min :: integer(), Max :: integer(),
+                     Doc :: binary()}].
+options() -> ?NIF.
+
+-spec shared_new([{binary(), non_neg_integer()}]) -> {ok, native()} | {error, binary()}.
+shared_new(_Options) -> ?NIF.
+
+-spec counters(native()) -> [{binary(), non_neg_integer()}].
+counters(_Shared) -> ?NIF.
+
+-spec is_envelope_id(binary()) -> boolean().
+is_envelope_id(_Id) -> ?NIF.
+
+-spec log_drain(pos_integer()) -> {[{error | warning | info | debug, binary()}],
+                                   Dropped :: non_neg_integer()}.
+log_drain(_Most) -> ?NIF.
+
+-spec support_new(non_neg_integer(), native()) -> native().
+support_new(_Seed, _Shared) -> ?NIF.
+
+-spec support_ask(native(), millis(), binary(), jid()) -> yes | no | query | wait.
+support_ask(_Support, _Now, _Domain, _Room) -> ?NIF.
+
+-spec support_answered(native(), millis(), binary(), boolean() | unknown) -> [Room :: binary()].
+support_answered(_Support, _Now, _Domain, _Yes) -> ?NIF.
+
+-spec support_next_question(native()) -> binary() | undefined.
+support_next_question(_Support) -> ?NIF.
+
+-spec support_announced(native(), millis(), binary()) -> ok.
+support_announced(_Support, _Now, _Domain) -> ?NIF.
+
+-spec support_forget(native(), binary()) -> ok.
+support_forget(_Support, _Domain) -> ?NIF.
+
+-spec support_export(native(), millis(), binary()) -> {boolean(), millis()} | undefined.
+support_export(_Support, _Now, _Domain) -> ?NIF.
+
+-spec support_import(native(), millis(), binary(), boolean(), millis()) -> ok.
+support_import(_Support, _Now, _Domain, _Yes, _Remaining) -> ?NIF.
+
+-spec room_new(jid(), non_neg_integer(), native()) -> {ok, native()} | {error, binary()}.
+room_new(_Jid, _Seed, _Shared) -> ?NIF.
+
+-spec room_capture(native(), millis(), jid(), facts()) -> pass | hold | pass_poll.
+room_capture(_Room, _Now, _To, _Facts) -> ?NIF.
+
+-spec room_capture_many(native(), millis(), [jid()], facts()) -> [boolean()].
+room_capture_many(_Room, _Now, _To, _Facts) -> ?NIF.
+
+-spec room_event(native(), millis(), [payload_in()], [{jid(), non_neg_integer()}]) -> actions().
+room_event(_Room, _Now, _Payloads, _Copies) -> ?NIF.
+
+-spec room_event_dirty(native(), millis(), [payload_in()], [{jid(), non_neg_integer()}]) ->
+          actions().
+room_event_dirty(_Room, _Now, _Payloads, _Copies) -> ?NIF.
+
+-spec room_support(native(), millis(), binary(), boolean()) -> actions().
+room_support(_Room, _Now, _Domain, _Yes) -> ?NIF.
+
+-spec room_setup_result(native(), millis(), binary(), binary(), body() | undefined) -> actions().
+room_setup_result(_Room, _Now, _Domain, _Id, _Body) -> ?NIF.
+
+-spec room_report(native(), millis(), binary(), body()) -> actions().
+room_report(_Room, _Now, _Domain, _Body) -> ?NIF.
+
+-spec room_bounced(native(), millis(), binary(), binary(), refused | unknown) -> actions().
+room_bounced(_Room, _Now, _Domain, _Id, _Fate) -> ?NIF.
+
+-spec room_occupants(native(), millis(), [jid()]) -> actions().
+room_occupants(_Room, _Now, _Jids) -> ?NIF.
+
+-spec room_tick(native(), millis()) -> actions().
+room_tick(_Room, _Now) -> ?NIF.
+
+-spec room_close(native(), millis()) -> actions().
+room_close(_Room, _Now) -> ?NIF.
+
+-spec room_status(native()) -> [map()].
+room_status(_Room) -> ?NIF.
+
+-spec replica_new(binary(), non_neg_integer(), native()) -> native().
+replica_new(_Domain, _Seed, _Shared) -> ?NIF.
+
+-spec replica_outgoing(native(), millis(), jid(), jid(), facts()) -> boolean().
+replica_outgoing(_Replica, _Now, _Session, _To, _Facts) -> ?NIF.
+
+-spec replica_incoming(native(), millis(), jid(), jid(), facts()) -> boolean().
+replica_incoming(_Replica, _Now, _Session, _From, _Facts) -> ?NIF.
+
+-spec replica_session_closed(native(), millis(), jid()) -> [Room :: binary()].
+replica_session_closed(_Replica, _Now, _Session) -> ?NIF.
+
+-spec replica_consent(native(), jid(), jid()) -> binary() | undefined.
+replica_consent(_Replica, _Room, _Session) -> ?NIF.
+
+-spec replica_import_consent(native(), millis(), jid(), jid(), binary() | undefined) -> ok.
+replica_import_consent(_Replica, _Now, _Room, _Session, _Record) -> ?NIF.
+
+-spec replica_unknown_sessions(native(), jid(), body()) -> [binary()].
+replica_unknown_sessions(_Replica, _Room, _Body) -> ?NIF.
+
+-spec replica_setup(native(), millis(), jid(), body()) -> actions().
+replica_setup(_Replica, _Now, _From, _Body) -> ?NIF.
+
+-spec replica_envelope(native(), millis(), jid(), binary(), body()) -> actions().
+replica_envelope(_Replica, _Now, _From, _Id, _Body) -> ?NIF.
+
+-spec replica_envelope_dirty(native(), millis(), jid(), binary(), body()) -> actions().
+replica_envelope_dirty(_Replica, _Now, _From, _Id, _Body) -> ?NIF.
+
+-spec replica_tick(native(), millis()) -> actions().
+replica_tick(_Replica, _Now) -> ?NIF.
+
+-spec replica_announce(native(), millis()) -> actions().
+replica_announce(_Replica, _Now) -> ?NIF.
+
+-spec replica_close(native(), millis()) -> actions().
+replica_close(_Replica, _Now) -> ?NIF.
+
+-spec replica_status(native()) -> [map()].
+replica_status(_Replica) -> ?NIF.

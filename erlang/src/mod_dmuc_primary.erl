@@ -1,0 +1,646 @@
+%%% The side of the MUC service: what its rooms send to remote sessions.
+%%%
+%%% The handle of a room lives in the dictionary of the room's own process, which alone uses it.
+%%% Stanzas that the core wants to hold are kept there too, until the room has finished its current
+%%% event: a marker, an IQ of the room to itself, comes back in muc_process_iq behind it. What other
+%%% processes have for the core (reports, bounces, answers, timers) comes in such markers as well.
+-module(mod_dmuc_primary).
+
+%% Hooks
+-export([filter_packet/1, multicast_route/1, muc_process_iq/2, leave_room/4,
+         room_destroyed/3, room_destroyed/4]).
+%% For the other modules of mod_dmuc
+-export([find/1, register/1, unregister/1, tell/2, tell_room/3, report/3, bounced/4, support_answer/3]).
+
+-compile({no_auto_import, [register/2, unregister/1]}).
+
+-include("logger.hrl").
+-include("xmpp.hrl").
+-include("mod_dmuc.hrl").
+
+-define(ROOM, mod_dmuc_room).
+-define(BYPASS, mod_dmuc_bypass).
+%% Recipients for one call on a normal scheduler.
+-define(CHUNK, 1000).
+%% Copies from which on an event goes to a dirty scheduler.
+-define(DIRTY, 500).
+%% Before a room whose handle broke is tried again.
+-define(REOPEN_AFTER, timer:seconds(30)).
+
+%% A handle, and what the room has sent since its current event began.
+-record(room,
+        {jid      :: jid(),
+         primary  :: #primary{},
+         handle   :: mod_dmuc_nif:native(),
+         marked = false :: boolean(),           % a flush marker is under way
+         poll = false :: boolean(),             % the core wants to be called though nothing is held
+         copies = [] :: [{ljid(), non_neg_integer()}], % newest first
+         tokens = #{} :: #{stanza() => non_neg_integer()},
+         payloads = [] :: [stanza()],           % newest first
+         remote = #{} :: #{binary() => boolean()},
+         passed :: stanza() | undefined,        % a broadcast that the core has seen already
+         gone :: #{ljid() => true} | undefined, % who left while a snapshot is under way
+         timer :: reference() | undefined}).
+
+-type message_in() :: flush | open | reopen | tick |
+                      {occupants, [ljid()]} |
+                      {support, binary(), boolean()} |
+                      {setup_result, binary(), binary(), mod_dmuc_nif:body() | undefined} |
+                      {report, binary(), mod_dmuc_nif:body()} |
+                      {bounced, binary(), binary(), refused | unknown} |
+                      {close | status, {pid(), reference()}}.
+
+%%%===================================================================
+%%% Registry of MUC services
+%%%===================================================================
+-spec find(binary()) -> #primary{} | undefined.
+find(MucHost) ->
+    persistent_term:get({?MODULE, MucHost}, undefined).
+
+-spec register(#primary{}) -> ok.
+register(#primary{host = MucHost} = Primary) ->
+    persistent_term:put({?MODULE, MucHost}, Primary).
+
+-spec unregister(binary()) -> boolean().
+unregister(MucHost) ->
+    persistent_term:erase({?MODULE, MucHost}).
+
+%%%===================================================================
+%%% Hooks
+%%%===================================================================
+
+%% Every stanza of the node passes here.
+-spec filter_packet(stanza() | drop) -> stanza() | drop | {stop, drop}.
+filter_packet(drop) ->
+    drop;
+filter_packet(#message{type = error, id = Id,
+                       from = #jid{luser = <<>>, lresource = <<>>, lserver = Domain},
+                       to = #jid{luser = U, lserver = S, lresource = <<>>}} = Pkt)
+  when U /= <<>> ->
+    %% Made here: one that came over s2s ended in s2s_receive_packet. Whether the envelope has
+    %% arrived is not known.
+    case find(S) of
+        undefined ->
+            Pkt;
+        Primary ->
+            guard(fun() -> bounced(Primary, {U, Domain}, Id, unknown) end, false,
+                  fun(true) -> {stop, drop}; (false) -> Pkt end)
+    end;
+filter_packet(Pkt) ->
+    case xmpp:get_from(Pkt) of
+        #jid{lserver = S} = From ->
+            case find(S) of
+                undefined -> Pkt;
+                Primary -> from_service(Primary, From, Pkt)
+            end;
+        _ ->
+            Pkt
+    end.
+
+-spec from_service(#primary{}, jid(), stanza()) -> stanza() | {stop, drop}.
+from_service(_Primary, #jid{luser = <<>>, lresource = <<>>},
+             #iq{type = result, sub_els = [#disco_info{node = <<>>, features = Features} = Info]} =
+                 Pkt) ->
+    %% mod_muc has no hook for the features of the service.
+    Pkt#iq{sub_els = [Info#disco_info{features = [?NS_DMUC | Features]}]};
+from_service(Primary, #jid{luser = U} = From, Pkt) when U /= <<>> ->
+    case xmpp:get_to(Pkt) of
+        #jid{lresource = R} = To when R /= <<>> ->
+            case get(?BYPASS) of
+                true -> Pkt;
+                _ -> guard(fun() -> capture(Primary, From, To, Pkt) end, pass,
+                           fun(hold) -> {stop, drop}; (pass) -> Pkt end)
+            end;
+        _ ->
+            Pkt
+    end;
+from_service(_Primary, _From, Pkt) ->
+    Pkt.
+
+%% A broadcast of a room, before it is split; messages only.
+-spec multicast_route({jid(), binary(), [jid()], stanza(), boolean()}) ->
+          {jid(), binary(), [jid()], stanza(), boolean()}.
+multicast_route({#jid{lserver = S, luser = U} = From, Domain, To, Pkt, false} = Acc)
+  when U /= <<>> ->
+    case find(S) of
+        undefined -> Acc;
+        Primary -> guard(fun() -> capture_many(Primary, From, To, xmpp:set_from(Pkt, From)) end,
+                         To, fun(Rest) -> {From, Domain, Rest, Pkt, false} end)
+    end;
+multicast_route(Acc) ->
+    Acc.
+
+-spec muc_process_iq(iq() | ignore, term()) -> iq() | ignore | {stop, ignore}.
+muc_process_iq(#iq{to = #jid{lserver = S} = To, sub_els = [{dmuc, Message}]}, _State) ->
+    case find(S) of
+        undefined -> ok;
+        Primary -> guard(fun() -> handle(Message, Primary, To) end, ok, fun(_) -> ok end)
+    end,
+    {stop, ignore};
+muc_process_iq(Acc, _State) ->
+    Acc.
+
+%% A room that ends calls this for each occupant and processes no marker afterwards.
+-spec leave_room(binary(), binary(), binary(), jid()) -> ok.
+leave_room(_ServerHost, _Room, _Host, _Jid) ->
+    guard(fun flush_held/0, ok, fun(_) -> ok end).
+
+-spec room_destroyed(binary(), binary(), binary()) -> ok.
+room_destroyed(ServerHost, Room, Host) ->
+    room_destroyed(ServerHost, Room, Host, false).
+
+%% Since 24.02 with the room's persistence.
+-spec room_destroyed(binary(), binary(), binary(), boolean()) -> ok.
+room_destroyed(_ServerHost, _Room, _Host, _Persistent) ->
+    guard(fun flush_held/0, ok, fun(_) -> ok end).
+
+%%%===================================================================
+%%% What others have for a room
+%%%===================================================================
+
+%% Hands a message to the process of a room.
+-spec tell(pid(), {jid(), message_in()}) -> ok.
+tell(Pid, {Room, Message}) ->
+    mod_muc_room:route(Pid, #iq{type = set, id = <<"dmuc">>, from = Room, to = Room,
+                                sub_els = [{dmuc, Message}]}).
+
+%% The same by name; false when there is no such room.
+-spec tell_room(#primary{}, binary(), message_in()) -> boolean().
+tell_room(#primary{host = MucHost}, Name, Message) ->
+    case mod_muc:find_online_room(Name, MucHost) of
+        {ok, Pid} ->
+            tell(Pid, {mod_dmuc_xml:jid({Name, MucHost, <<>>}), Message}),
+            true;
+        error ->
+            false
+    end.
+
+%% A <report/> or <announce/> received over s2s from a bare domain.
+-spec report(#primary{}, message(), xmlel()) -> boolean().
+report(Primary, #message{from = #jid{lserver = Domain}, to = #jid{luser = Name}}, El) ->
+    {Body, _} = mod_dmuc_xml:incoming(El),
+    tell_room(Primary, Name, {report, Domain, Body}).
+
+%% An error with an envelope's id; its content is not looked at. False if it is no envelope's.
+-spec bounced(#primary{}, {binary(), binary()}, binary(), refused | unknown) -> boolean().
+bounced(Primary, {Name, Domain}, Id, Fate) ->
+    mod_dmuc_nif:is_envelope_id(Id) andalso
+        begin
+            tell_room(Primary, Name, {bounced, Domain, Id, Fate}),
+            true
+        end.
+
+%% The domain has answered the disco#info question.
+-spec support_answer(#primary{}, binary(), iq() | timeout) -> ok.
+support_answer(#primary{host = MucHost, support = Support} = Primary, Domain, Reply) ->
+    Answer = speaks_dmuc(Reply),
+    Rooms = mod_dmuc_nif:support_answered(Support, mod_dmuc:now(), Domain, Answer),
+    publish_support(Primary, Domain),
+    lists:foreach(
+      fun(Room) ->
+              #jid{luser = Name, lserver = MucHost} = jid:decode(Room),
+              tell_room(Primary, Name, {support, Domain, Answer == true})
+      end, Rooms),
+    next_question(Primary).
+
+-spec speaks_dmuc(iq() | timeout) -> boolean() | unknown.
+speaks_dmuc(#iq{type = result} = IQ) ->
+    try xmpp:decode_els(IQ) of
+        #iq{sub_els = [#disco_info{features = Features}]} -> lists:member(?NS_DMUC, Features);
+        _ -> unknown
+    catch _:{xmpp_codec, _} -> unknown
+    end;
+speaks_dmuc(_) ->
+    unknown.
+
+-spec next_question(#primary{}) -> ok.
+next_question(#primary{support = Support} = Primary) ->
+    case mod_dmuc_nif:support_next_question(Support) of
+        undefined ->
+            ok;
+        Domain ->
+            ask(Primary, Domain),
+            next_question(Primary)
+    end.
+
+-spec ask(#primary{}, binary()) -> ok.
+ask(#primary{host = MucHost, server = Server}, Domain) ->
+    ejabberd_router:route_iq(
+      #iq{type = get, from = jid:make(MucHost), to = jid:make(Domain), sub_els = [#disco_info{}]},
+      {support, MucHost, Domain}, Server).
+
+%% Lets the other nodes know.
+-spec publish_support(#primary{}, binary()) -> ok.
+publish_support(#primary{host = MucHost, support = Support}, Domain) ->
+    case mod_dmuc_nif:support_export(Support, mod_dmuc:now(), Domain) of
+        {Yes, Remaining} -> mod_dmuc_store:put_support(MucHost, Domain, Yes, Remaining);
+        undefined -> ok
+    end.
+
+%%%===================================================================
+%%% Capturing; in the process of the room
+%%%===================================================================
+
+%% The open room of this process, if this process is that room.
+-spec room(#primary{}, jid()) -> #room{} | undefined.
+room(#primary{gen = Gen} = Primary, #jid{luser = U, lserver = S}) ->
+    case get(?ROOM) of
+        #room{jid = #jid{luser = U, lserver = S}, primary = #primary{gen = Gen}} = Room ->
+            Room;
+        {off, Gen} ->
+            undefined;
+        _ ->
+            case mod_muc:find_online_room(U, S) of
+                {ok, Pid} when Pid == self() -> open(Primary, mod_dmuc_xml:jid({U, S, <<>>}));
+                _ -> undefined
+            end
+    end.
+
+-spec open(#primary{}, jid()) -> #room{} | undefined.
+open(#primary{shared = Shared, gen = Gen, server = Server} = Primary, Jid) ->
+    case mod_dmuc_nif:room_new(mod_dmuc_xml:ljid(Jid), mod_dmuc:seed(), Shared) of
+        {ok, Handle} ->
+            gen_server:cast(Server, {room, self(), Jid}),
+            keep(#room{jid = Jid, primary = Primary, handle = Handle});
+        {error, Reason} ->
+            ?ERROR_MSG("mod_dmuc: room ~ts stays with plain MUC: ~ts", [jid:encode(Jid), Reason]),
+            put(?ROOM, {off, Gen}),
+            undefined
+    end.
+
+-spec keep(#room{}) -> #room{}.
+keep(Room) ->
+    put(?ROOM, Room),
+    Room.
+
+-spec capture(#primary{}, jid(), jid(), stanza()) -> pass | hold.
+capture(Primary, From, #jid{lserver = Domain} = To, Pkt) ->
+    case room(Primary, From) of
+        undefined ->
+            pass;
+        Room0 ->
+            case is_remote(Domain, Room0) of
+                {false, _} ->
+                    pass;
+                {true, Room} ->
+                    Key = mod_dmuc_xml:key(Pkt),
+                    case Room#room.passed of
+                        Key -> keep(Room), pass;
+                        _ -> capture(Room#room{passed = undefined}, To, Key)
+                    end
+            end
+    end.
+
+-spec capture(#room{}, jid(), stanza()) -> pass | hold.
+capture(#room{handle = Handle} = Room0, To, Key) ->
+    LTo = mod_dmuc_xml:ljid(To),
+    Facts = mod_dmuc_xml:facts(Key),
+    Room = note_gone(LTo, Facts, Room0),
+    case mod_dmuc_nif:room_capture(Handle, mod_dmuc:now(), LTo, Facts) of
+        pass ->
+            keep(Room),
+            pass;
+        pass_poll ->
+            keep(mark(Room#room{poll = true})),
+            pass;
+        hold ->
+            {Token, Room1} = token(Key, Room),
+            keep(mark(hold(LTo, Token, Room1))),
+            hold
+    end.
+
+-spec note_gone(ljid(), mod_dmuc_nif:facts(), #room{}) -> #room{}.
+note_gone(_To, _Facts, #room{gone = undefined} = Room) ->
+    Room;
+note_gone(To, Facts, #room{gone = Gone} = Room) ->
+    case mod_dmuc_xml:stay(Facts) of
+        ends -> Room#room{gone = Gone#{To => true}};
+        goes_on -> Room#room{gone = maps:remove(To, Gone)};
+        unknown -> Room
+    end.
+
+%% Gives the recipients for whom the broadcast goes on as it is.
+-spec capture_many(#primary{}, jid(), [jid()], stanza()) -> [jid()].
+capture_many(Primary, From, To, Pkt) ->
+    case room(Primary, From) of
+        undefined ->
+            To;
+        Room0 ->
+            {Remote, Local, Room1} = split(To, [], [], Room0),
+            Key = mod_dmuc_xml:key(Pkt),
+            case verdicts(Room1#room.handle, Remote, mod_dmuc_xml:facts(Key)) of
+                {[], _} ->
+                    keep(Room1#room{passed = Key}),
+                    To;
+                {Held, Passed} ->
+                    {Token, Room2} = token(Key, Room1),
+                    Room3 = lists:foldl(
+                              fun(Jid, R) -> hold(mod_dmuc_xml:ljid(Jid), Token, R) end,
+                              Room2, Held),
+                    keep(Room3#room{passed = Key}),
+                    flush_held(),
+                    Passed ++ Local
+            end
+    end.
+
+-spec split([jid()], [jid()], [jid()], #room{}) -> {[jid()], [jid()], #room{}}.
+split([#jid{lserver = Domain, lresource = R} = Jid | Jids], Remote, Local, Room0) ->
+    case is_remote(Domain, Room0) of
+        {true, Room} when R /= <<>> -> split(Jids, [Jid | Remote], Local, Room);
+        {_, Room} -> split(Jids, Remote, [Jid | Local], Room)
+    end;
+split([], Remote, Local, Room) ->
+    {lists:reverse(Remote), lists:reverse(Local), Room}.
+
+-spec verdicts(mod_dmuc_nif:native(), [jid()], mod_dmuc_nif:facts()) -> {[jid()], [jid()]}.
+verdicts(_Handle, [], _Facts) ->
+    {[], []};
+verdicts(Handle, Jids, Facts) ->
+    {Chunk, Rest} = case length(Jids) > ?CHUNK of
+                        true -> lists:split(?CHUNK, Jids);
+                        false -> {Jids, []}
+                    end,
+    Flags = mod_dmuc_nif:room_capture_many(Handle, mod_dmuc:now(),
+                                           [mod_dmuc_xml:ljid(Jid) || Jid <- Chunk], Facts),
+    Pairs = lists:zip(Chunk, Flags),
+    {Held, Passed} = verdicts(Handle, Rest, Facts),
+    {[Jid || {Jid, true} <- Pairs] ++ Held, [Jid || {Jid, false} <- Pairs] ++ Passed}.
+
+-spec is_remote(binary(), #room{}) -> {boolean(), #room{}}.
+is_remote(Domain, #room{remote = Known} = Room) ->
+    case Known of
+        #{Domain := IsRemote} ->
+            {IsRemote, Room};
+        _ ->
+            IsRemote = not ejabberd_router:is_my_route(Domain),
+            {IsRemote, Room#room{remote = Known#{Domain => IsRemote}}}
+    end.
+
+%% One number for equal stanzas.
+-spec token(stanza(), #room{}) -> {non_neg_integer(), #room{}}.
+token(Key, #room{tokens = Tokens, payloads = Payloads} = Room) ->
+    case Tokens of
+        #{Key := Token} ->
+            {Token, Room};
+        _ ->
+            Token = map_size(Tokens),
+            {Token, Room#room{tokens = Tokens#{Key => Token}, payloads = [Key | Payloads]}}
+    end.
+
+-spec hold(ljid(), non_neg_integer(), #room{}) -> #room{}.
+hold(To, Token, #room{copies = Copies} = Room) ->
+    Room#room{copies = [{To, Token} | Copies]}.
+
+%% Asks to be called when the room's current event has ended.
+-spec mark(#room{}) -> #room{}.
+mark(#room{marked = false, jid = Jid} = Room) ->
+    tell(self(), {Jid, flush}),
+    Room#room{marked = true};
+mark(Room) ->
+    Room.
+
+%%%===================================================================
+%%% Inputs of the core; in the process of the room
+%%%===================================================================
+-spec handle(message_in(), #primary{}, jid()) -> any().
+handle({close, Caller}, _Primary, _Jid) ->
+    try close(get(?ROOM))
+    after reply(Caller, closed)
+    end;
+handle({status, Caller}, _Primary, _Jid) ->
+    reply(Caller, case get(?ROOM) of
+                      #room{handle = Handle} -> mod_dmuc_nif:room_status(Handle);
+                      _ -> []
+                  end);
+handle(reopen, #primary{gen = Gen} = Primary, Jid) ->
+    case get(?ROOM) of
+        {off, Gen} -> erase(?ROOM);
+        _ -> ok
+    end,
+    handle(open, Primary, Jid);
+handle(Message, Primary, Jid) ->
+    case room(Primary, Jid) of
+        undefined ->
+            ok;
+        Room ->
+            Unmarked = case Message of
+                           flush -> Room#room{marked = false, remote = #{}};
+                           tick -> Room#room{timer = undefined};
+                           _ -> Room
+                       end,
+            input(Message, flush(Unmarked))
+    end.
+
+-spec reply({pid(), reference()}, term()) -> any().
+reply({Pid, Ref}, Answer) ->
+    Pid ! {Ref, Answer}.
+
+-spec close(term()) -> ok.
+close(#room{primary = #primary{gen = Gen}} = Room) ->
+    case flush(Room) of
+        #room{} = Flushed -> input(close, Flushed);
+        undefined -> ok
+    end,
+    put(?ROOM, {off, Gen}),
+    ok;
+close(_) ->
+    ok.
+
+-spec flush_held() -> #room{} | undefined.
+flush_held() ->
+    case get(?ROOM) of
+        #room{copies = [_ | _]} = Room -> flush(Room);
+        _ -> undefined
+    end.
+
+%% Hands what is held to the core.
+-spec flush(#room{}) -> #room{} | undefined.
+flush(#room{copies = [], poll = false} = Room) ->
+    keep(Room);
+flush(#room{handle = Handle, copies = Copies0, payloads = Payloads0} = Room0) ->
+    Copies = lists:reverse(Copies0),
+    Payloads = lists:reverse(Payloads0),
+    Room = keep(Room0#room{copies = [], payloads = [], tokens = #{}, poll = false}),
+    try
+        Encoded = [mod_dmuc_xml:encode(Payload) || Payload <- Payloads],
+        case length(Copies) > ?DIRTY of
+            true -> mod_dmuc_nif:room_event_dirty(Handle, mod_dmuc:now(), Encoded, Copies);
+            false -> mod_dmuc_nif:room_event(Handle, mod_dmuc:now(), Encoded, Copies)
+        end
+    of
+        Actions -> perform(Actions, list_to_tuple(Payloads), Room)
+    catch Class:Reason:Stack ->
+            broken(Room, {Class, Reason, Stack}),
+            Stanzas = list_to_tuple(Payloads),
+            plainly([{element(Token + 1, Stanzas), [To]} || {To, Token} <- Copies]),
+            undefined
+    end.
+
+%% Any other call of the core.
+-spec input(message_in() | close, #room{} | undefined) -> #room{} | undefined.
+input(_Message, undefined) ->
+    undefined;
+input(flush, Room) ->
+    Room;
+input(open, Room) ->
+    keep(Room#room{gone = #{}});
+input({occupants, Jids}, #room{gone = #{} = Gone} = Room) ->
+    %% The snapshot is older than what this process has seen since.
+    Still = [Jid || Jid <- Jids, not is_map_key(Jid, Gone)],
+    input({occupants, Still}, keep(Room#room{gone = undefined}));
+input(Message, #room{handle = Handle} = Room) ->
+    try call(Message, Handle, mod_dmuc:now()) of
+        Actions -> perform(Actions, {}, Room)
+    catch Class:Reason:Stack ->
+            broken(Room, {Class, Reason, Stack}),
+            undefined
+    end.
+
+-spec call(message_in() | close, mod_dmuc_nif:native(), mod_dmuc_nif:millis()) ->
+          mod_dmuc_nif:actions().
+call(tick, Handle, Now) ->
+    mod_dmuc_nif:room_tick(Handle, Now);
+call(close, Handle, Now) ->
+    mod_dmuc_nif:room_close(Handle, Now);
+call({occupants, Jids}, Handle, Now) ->
+    mod_dmuc_nif:room_occupants(Handle, Now, Jids);
+call({support, Domain, Yes}, Handle, Now) ->
+    mod_dmuc_nif:room_support(Handle, Now, Domain, Yes);
+call({setup_result, Domain, Id, Body}, Handle, Now) ->
+    mod_dmuc_nif:room_setup_result(Handle, Now, Domain, Id, Body);
+call({report, Domain, Body}, Handle, Now) ->
+    mod_dmuc_nif:room_report(Handle, Now, Domain, Body);
+call({bounced, Domain, Id, Fate}, Handle, Now) ->
+    mod_dmuc_nif:room_bounced(Handle, Now, Domain, Id, Fate).
+
+%%%===================================================================
+%%% Actions; in the process of the room
+%%%===================================================================
+
+%% Carries everything out before the core is called again.
+-spec perform(mod_dmuc_nif:actions(), tuple(), #room{}) -> #room{} | undefined.
+perform({Wake, Actions}, Stanzas, Room0) ->
+    Room = keep(wake(Wake, Room0)),
+    Inputs = lists:flatmap(
+               fun(Action) ->
+                       try action(Action, Stanzas, Room)
+                       catch Class:Reason:Stack ->
+                               mod_dmuc:fault("cannot carry out an action of the core",
+                                              {Class, Reason, Stack}),
+                               []
+                       end
+               end, Actions),
+    lists:foldl(fun input/2, Room, Inputs).
+
+-spec wake(undefined | mod_dmuc_nif:millis(), #room{}) -> #room{}.
+wake(undefined, Room) ->
+    Room;
+wake(At, #room{timer = Old, jid = Jid, primary = #primary{server = Server}} = Room) ->
+    is_reference(Old) andalso erlang:cancel_timer(Old, [{async, true}, {info, false}]),
+    After = max(0, At - mod_dmuc:now()),
+    Room#room{timer = erlang:send_after(After, Server, {tell, self(), {Jid, tick}})}.
+
+-spec action(mod_dmuc_nif:action(), tuple(), #room{}) -> [message_in()].
+action({envelope, Domain, Id, El}, _Stanzas, #room{jid = Jid}) ->
+    ejabberd_router:route(mod_dmuc_xml:message(Jid, jid:make(Domain), Id, El)),
+    [];
+action({plain, Ref, To}, Stanzas, _Room) ->
+    Stanza = case Ref of
+                 {raw, Xml} -> mod_dmuc_xml:decode(Xml);
+                 Token -> element(Token + 1, Stanzas)
+             end,
+    plainly([{Stanza, To}]),
+    [];
+action({setup, Domain, Id, El}, _Stanzas, #room{jid = Jid, primary = Primary}) ->
+    #primary{server = Server, server_host = Host} = Primary,
+    ejabberd_router:route_iq(mod_dmuc_xml:iq(Jid, jid:make(Domain), El),
+                             {setup, self(), Jid, Domain, Id}, Server,
+                             mod_dmuc_opts:get(Host, setup_timeout)),
+    [];
+action({ask_support, Domain}, _Stanzas, #room{jid = Jid, primary = Primary}) ->
+    ask_support(Primary, mod_dmuc_xml:ljid(Jid), Domain);
+action({support_seen, Domain}, _Stanzas, #room{primary = #primary{support = Support} = Primary}) ->
+    mod_dmuc_nif:support_announced(Support, mod_dmuc:now(), Domain),
+    publish_support(Primary, Domain),
+    [];
+action({forget_support, Domain}, _Stanzas, #room{primary = Primary}) ->
+    #primary{host = MucHost, support = Support} = Primary,
+    mod_dmuc_nif:support_forget(Support, Domain),
+    mod_dmuc_store:forget_support(MucHost, Domain),
+    [];
+action({fail, To}, _Stanzas, #room{jid = Jid}) ->
+    [mod_muc_room:route(self(), mod_dmuc_xml:failure(mod_dmuc_xml:jid(Occupant), Jid))
+     || Occupant <- To],
+    [].
+
+-spec ask_support(#primary{}, ljid(), binary()) -> [message_in()].
+ask_support(#primary{host = MucHost, support = Support} = Primary, Room, Domain) ->
+    Now = mod_dmuc:now(),
+    case mod_dmuc_nif:support_export(Support, Now, Domain) of
+        undefined ->
+            case mod_dmuc_store:get_support(MucHost, Domain) of
+                {Yes, Remaining} ->
+                    mod_dmuc_nif:support_import(Support, Now, Domain, Yes, Remaining);
+                undefined ->
+                    ok
+            end;
+        _ ->
+            ok
+    end,
+    case mod_dmuc_nif:support_ask(Support, Now, Domain, Room) of
+        yes -> [{support, Domain, true}];
+        no -> [{support, Domain, false}];
+        query -> ask(Primary, Domain), [];
+        wait -> []
+    end.
+
+%% As plain MUC sends it, past our own capture.
+-spec plainly([{stanza(), [ljid()]}]) -> ok.
+plainly(Stanzas) ->
+    put(?BYPASS, true),
+    try
+        [ejabberd_router:route(xmpp:set_to(Stanza, mod_dmuc_xml:jid(To)))
+         || {Stanza, Tos} <- Stanzas, To <- Tos],
+        ok
+    after
+        erase(?BYPASS)
+    end.
+
+%%%===================================================================
+%%% Faults
+%%%===================================================================
+
+%% Whatever goes wrong in here, the room goes on as if we were not there.
+-spec guard(fun(() -> T), T, fun((T) -> R)) -> R.
+guard(Fun, Default, Then) ->
+    Result = try Fun()
+             catch Class:Reason:Stack ->
+                     mod_dmuc:fault("fault at the primary", {Class, Reason, Stack}),
+                     drop_room(),
+                     Default
+             end,
+    Then(Result).
+
+%% After a fault outside of flush/1: what is held must go out.
+-spec drop_room() -> ok.
+drop_room() ->
+    case get(?ROOM) of
+        #room{copies = Copies, payloads = Payloads} = Room ->
+            off(Room),
+            Stanzas = list_to_tuple(lists:reverse(Payloads)),
+            plainly([{element(Token + 1, Stanzas), [To]} || {To, Token} <- lists:reverse(Copies)]);
+        _ ->
+            ok
+    end.
+
+-spec broken(#room{}, {atom(), term(), list()}) -> ok.
+broken(Room, Fault) ->
+    mod_dmuc:fault("fault at the primary", Fault),
+    off(Room).
+
+%% The handle may hold half a change. A new one, and with it a new epoch, follows.
+-spec off(#room{}) -> ok.
+off(#room{jid = Jid, primary = #primary{gen = Gen, server = Server}}) ->
+    put(?ROOM, {off, Gen}),
+    _ = erlang:send_after(?REOPEN_AFTER, Server, {reopen, self(), Jid}),
+    ok.

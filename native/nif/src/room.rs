@@ -1,0 +1,188 @@
+//! The primary's side of a live room.
+
+use dmuc_core::{Bounce, Facts, Millis, PayloadIn, Room, Verdict};
+use parking_lot::Mutex;
+use rustler::{Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, Resource, ResourceArc, Term};
+
+use crate::SharedHandle;
+use crate::terms::{Jids, Reuse, actions, actions_out, atoms, element_in, jid};
+
+pub(crate) struct RoomHandle(Mutex<Room>);
+
+#[rustler::resource_impl]
+impl Resource for RoomHandle {}
+
+impl std::panic::RefUnwindSafe for RoomHandle {}
+
+type Handle = ResourceArc<RoomHandle>;
+
+/// `{ok, Room}` or `{error, Text}`.
+#[rustler::nif]
+fn room_new<'a>(
+    env: Env<'a>,
+    room: Term<'a>,
+    seed: u64,
+    shared: ResourceArc<SharedHandle>,
+) -> NifResult<Term<'a>> {
+    Ok(match Room::new(&jid(room)?, seed, shared.0.clone()) {
+        Ok(room) => (atoms::ok(), ResourceArc::new(RoomHandle(Mutex::new(room)))).encode(env),
+        Err(reason) => (atoms::error(), reason.to_string()).encode(env),
+    })
+}
+
+/// `pass`, `hold` or `pass_poll`.
+#[rustler::nif]
+fn room_capture(room: Handle, now: u64, to: Term, facts: u32) -> NifResult<Atom> {
+    Ok(match room.0.lock().capture(Millis(now), &jid(to)?, Facts(facts)) {
+        Verdict::Pass => atoms::pass(),
+        Verdict::Hold => atoms::hold(),
+        Verdict::PassPoll => atoms::pass_poll(),
+    })
+}
+
+/// One boolean for each recipient: whether to hold its copy.
+#[rustler::nif]
+fn room_capture_many(room: Handle, now: u64, to: Term, facts: u32) -> NifResult<Vec<bool>> {
+    let jids = Jids::from_list(to)?;
+    let jids: Vec<&str> = jids.iter().collect();
+    Ok(room.0.lock().capture_many(Millis(now), &jids, Facts(facts)))
+}
+
+/// `Payloads` is `[{Bytes, Facts, Xmlel}]`, `Copies` is `[{Jid, Index}]` in the room's order.
+#[rustler::nif]
+fn room_event<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    payloads: Term<'a>,
+    copies: Term<'a>,
+) -> NifResult<Term<'a>> {
+    event(env, &room, now, payloads, copies)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_event_dirty<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    payloads: Term<'a>,
+    copies: Term<'a>,
+) -> NifResult<Term<'a>> {
+    event(env, &room, now, payloads, copies)
+}
+
+fn event<'a>(
+    env: Env<'a>,
+    room: &Handle,
+    now: u64,
+    payloads: Term<'a>,
+    copies: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let mut terms = Vec::new();
+    let mut stanzas = Vec::new();
+    for payload in payloads.decode::<ListIterator>()? {
+        let (bytes, facts, term): (Binary, u32, Term) = payload.decode()?;
+        stanzas.push(PayloadIn { bytes: bytes.as_slice().to_vec(), facts: Facts(facts) });
+        terms.push(term);
+    }
+    let mut jids = Jids::default();
+    let mut indexes = Vec::new();
+    for copy in copies.decode::<ListIterator>()? {
+        let (to, index): (Term, u32) = copy.decode()?;
+        if index as usize >= terms.len() {
+            return Err(Error::BadArg);
+        }
+        jids.push(to)?;
+        indexes.push(index);
+    }
+    let copies: Vec<(&str, u32)> = jids.iter().zip(indexes).collect();
+    let mut room = room.0.lock();
+    let result = room.event(Millis(now), stanzas, &copies);
+    let token = |payload: &dmuc_core::Payload| room.token_of(payload);
+    Ok(actions_out(env, &result, &Reuse { terms: &terms, token: &token }))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_support<'a>(env: Env<'a>, room: Handle, now: u64, domain: &str, yes: bool) -> Term<'a> {
+    actions(env, &room.0.lock().support(Millis(now), domain, yes))
+}
+
+/// `Body` is `{Xmlel, Payloads}` or `undefined`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_setup_result<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    domain: &str,
+    id: &str,
+    body: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let body = match body.decode::<(Term, Term)>() {
+        Ok((xmlel, payloads)) => Some(element_in(xmlel, payloads)?),
+        Err(_) => None,
+    };
+    Ok(actions(env, &room.0.lock().setup_result(Millis(now), domain, id, body.as_ref())))
+}
+
+#[rustler::nif]
+fn room_report<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    domain: &str,
+    body: (Term<'a>, Term<'a>),
+) -> NifResult<Term<'a>> {
+    let body = element_in(body.0, body.1)?;
+    Ok(actions(env, &room.0.lock().report(Millis(now), domain, &body)))
+}
+
+/// `Fate` is `refused` or `unknown`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_bounced<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    domain: &str,
+    id: &str,
+    fate: Atom,
+) -> Term<'a> {
+    let fate = if fate == atoms::refused() { Bounce::Refused } else { Bounce::Unknown };
+    actions(env, &room.0.lock().bounced(Millis(now), domain, id, fate))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_occupants<'a>(env: Env<'a>, room: Handle, now: u64, jids: Term) -> NifResult<Term<'a>> {
+    let jids = Jids::from_list(jids)?;
+    let jids: Vec<&str> = jids.iter().collect();
+    Ok(actions(env, &room.0.lock().occupants(Millis(now), &jids)))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_tick(env: Env<'_>, room: Handle, now: u64) -> Term<'_> {
+    actions(env, &room.0.lock().tick(Millis(now)))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_close(env: Env<'_>, room: Handle, now: u64) -> Term<'_> {
+    actions(env, &room.0.lock().close(Millis(now)))
+}
+
+/// A list of maps, one for each domain with occupants.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_status(env: Env<'_>, room: Handle) -> NifResult<Term<'_>> {
+    let status = room.0.lock().status();
+    let mut list = Vec::with_capacity(status.len());
+    for s in &status {
+        let pairs = [
+            (atoms::domain(), s.domain.encode(env)),
+            (atoms::state(), s.state.encode(env)),
+            (atoms::epoch(), s.epoch.encode(env)),
+            (atoms::occupants(), s.occupants.encode(env)),
+            (atoms::seq(), s.seq.encode(env)),
+            (atoms::unacked(), s.unacked.encode(env)),
+            (atoms::reason(), s.reason.encode(env)),
+        ];
+        list.push(Term::map_from_pairs(env, &pairs)?);
+    }
+    Ok(list.encode(env))
+}
