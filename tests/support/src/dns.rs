@@ -26,7 +26,11 @@ pub struct View {
 
 impl View {
     /// Starts a name server on `address` that keeps its files in `dir`.
-    pub fn start(dir: &Path, address: Ipv4Addr, names: &BTreeMap<String, Ipv4Addr>) -> Result<Self> {
+    pub fn start(
+        dir: &Path,
+        address: Ipv4Addr,
+        names: &BTreeMap<String, Ipv4Addr>,
+    ) -> Result<Self> {
         write(dir, names)?;
         std::fs::write(dir.join("resolv.conf"), format!("nameserver {address}\n"))?;
         let mut command = Command::new("dnsmasq");

@@ -16,7 +16,8 @@ pub struct RunDir {
 impl RunDir {
     /// Makes `<runs>/<name>-<time>`, where `<runs>` is `$DMUC_RUNS` or `target/runs`.
     pub fn new(name: &str) -> Result<Self> {
-        let runs = std::env::var_os("DMUC_RUNS").map_or_else(|| "target/runs".into(), PathBuf::from);
+        let runs =
+            std::env::var_os("DMUC_RUNS").map_or_else(|| "target/runs".into(), PathBuf::from);
         let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         let path = std::path::absolute(runs.join(format!("{name}-{millis}")))?;
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {path:?}"))?;

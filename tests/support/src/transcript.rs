@@ -188,7 +188,11 @@ impl Transcript {
                 }
             }
             if timeout_at(deadline, length.changed()).await.is_err() {
-                bail!("{} waited {limit:?} in vain; the last of what came:\n{}", self.inner.name, self.tail(10));
+                bail!(
+                    "{} waited {limit:?} in vain; the last of what came:\n{}",
+                    self.inner.name,
+                    self.tail(10)
+                );
             }
         }
     }

@@ -20,7 +20,7 @@ pub fn cargo(arguments: &[&str]) -> Command {
 pub fn must(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
-        bail!("{command:?}: {status}");
+        bail!("{}: {status}", name(command));
     }
     Ok(())
 }
@@ -32,9 +32,15 @@ pub fn output(command: &mut Command) -> Result<String> {
         .output()
         .with_context(|| format!("cannot run {command:?}"))?;
     if !done.status.success() {
-        bail!("{command:?}: {}", done.status);
+        bail!("{}: {}", name(command), done.status);
     }
     Ok(String::from_utf8(done.stdout)?)
+}
+
+/// The beginning of a command line, enough to know it by.
+fn name(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).take(5);
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Runs a command, shows what it prints, and gives that back with whether it succeeded.

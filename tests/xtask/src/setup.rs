@@ -66,11 +66,8 @@ fn apt(arguments: &[&str]) -> Result<()> {
 
 /// A command with the rights of root.
 fn root(arguments: &[&str]) -> Command {
-    let (first, rest) = if is_root() {
-        (arguments[0], &arguments[1..])
-    } else {
-        ("sudo", arguments)
-    };
+    let (first, rest) =
+        if is_root() { (arguments[0], &arguments[1..]) } else { ("sudo", arguments) };
     let mut command = Command::new(first);
     command.args(rest);
     command

@@ -46,7 +46,8 @@ fn library(package: &str) -> Result<PathBuf> {
         .filter(|message| message["reason"] == "compiler-artifact")
         .filter(|message| {
             let id = message["package_id"].as_str().unwrap_or_default();
-            id.contains("/native/") && message["target"]["crate_types"].to_string().contains("cdylib")
+            id.contains("/native/")
+                && message["target"]["crate_types"].to_string().contains("cdylib")
         })
         .filter_map(|message| {
             let files = message["filenames"].as_array()?.clone();
@@ -100,7 +101,11 @@ pub fn compile_erlang(ebin: &Path, options: &[&str]) -> Result<()> {
     // Debian spreads the libraries over several places; Erlang knows them all.
     let known = run::output(
         Command::new("erl")
-            .args(["-noshell", "-eval", "[io:format(\"~ts~n\", [D]) || D <- code:get_path()], halt()."])
+            .args([
+                "-noshell",
+                "-eval",
+                "[io:format(\"~ts~n\", [D]) || D <- code:get_path()], halt().",
+            ])
             .env("ERL_LIBS", &libs),
     )?;
     let mut erlc = Command::new("erlc");

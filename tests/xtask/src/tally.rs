@@ -51,7 +51,8 @@ impl Tally {
 
 /// The number right before `word`.
 fn before(line: &str, word: &str) -> u64 {
-    let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        line.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
     words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
 }
 
@@ -78,8 +79,14 @@ mod tests {
         let read = |line: &str| Tally::read([line], true);
         let both = Tally { passed: 3, failed: 2 };
         assert_eq!(read("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured"), both);
-        assert_eq!(read("     Summary [   0.005s] 5 tests run: 3 passed, 2 failed, 1 skipped"), both);
-        assert_eq!(read("\u{1b}[32m Summary\u{1b}[0m [ 0s] 3 tests run: 3 passed, 0 skipped").passed, 3);
+        assert_eq!(
+            read("     Summary [   0.005s] 5 tests run: 3 passed, 2 failed, 1 skipped"),
+            both
+        );
+        assert_eq!(
+            read("\u{1b}[32m Summary\u{1b}[0m [ 0s] 3 tests run: 3 passed, 0 skipped").passed,
+            3
+        );
         assert_eq!(read("suite room: 3 passed, 2 failed"), both);
         assert_eq!(read("3 passed in another sense"), Tally::default());
     }

@@ -100,8 +100,9 @@ fn unit(packages: &[&str]) -> Result<Tally> {
     if !nextest {
         return counted_tests(&[&["test", "--quiet"], packages].concat());
     }
-    let mut tally =
-        counted_tests(&[&["nextest", "run", "--no-tests=pass", "--no-fail-fast"], packages].concat())?;
+    let mut tally = counted_tests(
+        &[&["nextest", "run", "--no-tests=pass", "--no-fail-fast"], packages].concat(),
+    )?;
     tally += counted_tests(&[&["test", "--quiet", "--doc"], packages].concat())?;
     Ok(tally)
 }
@@ -121,8 +122,7 @@ fn kit() -> Result<Tally> {
 
 fn integration(program: &Path, stage: &Path, name: &str) -> Result<Tally> {
     println!("== {name}");
-    let (succeeded, lines) =
-        run::tee(suites::command(program, stage).args(["--suite", name]))?;
+    let (succeeded, lines) = run::tee(suites::command(program, stage).args(["--suite", name]))?;
     let own = format!("suite {name}:");
     let last = lines.iter().rev().find(|line| line.starts_with(&own));
     Ok(Tally::read(last.map(String::as_str), succeeded))

@@ -335,8 +335,14 @@ impl Client {
         login::resume(&mut stream, &resumption.id, handled).await?;
         self.transcript.reopen();
         let transcript = self.transcript.clone();
-        *self =
-            Self::run(self.jid.clone(), self.address, stream, Some(resumption), transcript, handled);
+        *self = Self::run(
+            self.jid.clone(),
+            self.address,
+            stream,
+            Some(resumption),
+            transcript,
+            handled,
+        );
         Ok(())
     }
 }

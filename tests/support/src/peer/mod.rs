@@ -163,7 +163,8 @@ impl Core {
     }
 
     async fn open(self: &Arc<Self>, from: &str, to: &str) -> Result<Outgoing> {
-        let server = self.routes.get(to).with_context(|| format!("{to} is not in the laboratory"))?;
+        let server =
+            self.routes.get(to).with_context(|| format!("{to} is not in the laboratory"))?;
         let socket = TcpSocket::new_v4()?;
         socket.bind((self.address, 0).into())?;
         let socket = socket.connect(SocketAddr::from((*server, 5269))).await?;

@@ -134,8 +134,11 @@ pub(super) async fn open(
 pub(super) async fn accept(tls: &Tls, socket: TcpStream) -> Result<Pipe<TlsStream<TcpStream>>> {
     socket.set_nodelay(true)?;
     let mut pipe = Pipe::new(socket);
-    answer_header(&mut pipe, "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>")
-        .await?;
+    answer_header(
+        &mut pipe,
+        "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>",
+    )
+    .await?;
     pipe.expect("starttls").await?;
     pipe.send("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await?;
     let mut pipe = Pipe::new(TlsStream::from(tls.acceptor.accept(pipe.into_inner()).await?));

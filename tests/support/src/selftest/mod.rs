@@ -3,6 +3,7 @@
 pub mod conversation;
 pub mod crowd;
 pub mod hostile;
+pub mod loading;
 pub mod sessions;
 
 use std::time::Instant;

@@ -136,7 +136,11 @@ impl Server {
                     bail!("{} ended while starting ({status}):\n{}", self.name(), self.log_tail());
                 }
                 if begin.elapsed() > PATIENCE {
-                    bail!("{} does not listen after {PATIENCE:?}:\n{}", self.name(), self.log_tail());
+                    bail!(
+                        "{} does not listen after {PATIENCE:?}:\n{}",
+                        self.name(),
+                        self.log_tail()
+                    );
                 }
                 sleep(Duration::from_millis(10)).await;
             }
@@ -260,7 +264,10 @@ impl Server {
                 let reload = self.eval("ejabberd_config:reload()").await?;
                 let loaded = format!("gen_mod:is_loaded(<<\"{}\">>, mod_dmuc)", self.domain());
                 if self.eval(&loaded).await? != enabled.to_string() {
-                    bail!("mod_dmuc is not as asked after a reload ({reload}):\n{}", self.log_tail());
+                    bail!(
+                        "mod_dmuc is not as asked after a reload ({reload}):\n{}",
+                        self.log_tail()
+                    );
                 }
             }
             Kind::Prosody => {

@@ -13,8 +13,24 @@ use super::spec::ServerSpec;
 use crate::process::output;
 
 const MODULES: &[&str] = &[
-    "admin_shell", "blocklist", "carbons", "csi_simple", "disco", "mam", "offline", "pep", "ping",
-    "posix", "private", "roster", "s2s_auth_certs", "saslauth", "smacks", "time", "tls", "vcard4",
+    "admin_shell",
+    "blocklist",
+    "carbons",
+    "csi_simple",
+    "disco",
+    "mam",
+    "offline",
+    "pep",
+    "ping",
+    "posix",
+    "private",
+    "roster",
+    "s2s_auth_certs",
+    "saslauth",
+    "smacks",
+    "time",
+    "tls",
+    "vcard4",
     "version",
 ];
 

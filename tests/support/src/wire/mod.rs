@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use self::ledger::{Counters, Record};
 use self::ledger::Ledger;
+pub use self::ledger::{Counters, Record};
 use self::relay::relay;
 use crate::tls::Tls;
 
