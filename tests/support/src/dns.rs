@@ -35,7 +35,8 @@ impl View {
         std::fs::write(dir.join("resolv.conf"), format!("nameserver {address}\n"))?;
         let mut command = Command::new("dnsmasq");
         command
-            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root"])
+            // In the foreground and, what it would refuse in a user namespace, as who it is.
+            .args(["--no-daemon", "--conf-file=/dev/null"])
             .args(["--no-resolv", "--no-hosts", "--bind-interfaces", "--local=/test/"])
             .args(["--local-ttl=1", "--log-facility=-", "--pid-file="])
             .arg(format!("--listen-address={address}"))

@@ -116,7 +116,6 @@ impl LabBuilder {
         let mut tls = BTreeMap::new();
         let mut views = Vec::new();
         let mut servers = BTreeMap::new();
-        let short = short_dir(number)?;
         for spec in self.servers {
             let i = index[&spec.name];
             let dir = run.make(&spec.name)?;
@@ -129,7 +128,7 @@ impl LabBuilder {
                 address: network.server(i),
                 label: format!("dmuc_{}_{number}", spec.name),
                 dir,
-                short: short.clone(),
+                short: run.short().to_owned(),
                 sysroot: spec.sysroot.clone(),
                 stage: spec.stage.clone().or_else(stage),
             };
@@ -245,13 +244,6 @@ fn domains(name: &str) -> [String; 2] {
 /// Where `cargo xtask stage` has put dmuc.
 fn stage() -> Option<PathBuf> {
     std::env::var_os("DMUC_STAGE").map(PathBuf::from)
-}
-
-/// A directory with a path short enough for a socket.
-fn short_dir(number: u8) -> Result<PathBuf> {
-    let dir = std::env::temp_dir().join(format!("dmuc-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {dir:?}"))?;
-    Ok(dir)
 }
 
 /// Who has which address.

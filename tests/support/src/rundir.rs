@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    short: PathBuf,
     delete: AtomicBool,
 }
 
@@ -21,12 +22,19 @@ impl RunDir {
         let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         let path = std::path::absolute(runs.join(format!("{name}-{millis}")))?;
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {path:?}"))?;
-        Ok(Self { path, delete: AtomicBool::new(false) })
+        let short = std::env::temp_dir().join(format!("dmuc-{millis}"));
+        std::fs::create_dir_all(&short).with_context(|| format!("cannot make {short:?}"))?;
+        Ok(Self { path, short, delete: AtomicBool::new(false) })
     }
 
     /// Its path, absolute.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A directory whose path is short enough for sockets; always deleted.
+    pub fn short(&self) -> &Path {
+        &self.short
     }
 
     /// Makes a directory inside.
@@ -44,8 +52,9 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
+        // What is left over does no harm, and there is nobody to tell.
+        let _ = std::fs::remove_dir_all(&self.short);
         if self.delete.load(Ordering::Relaxed) {
-            // What is left over does no harm, and there is nobody to tell.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
