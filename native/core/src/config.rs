@@ -60,8 +60,8 @@ pub struct OptionDef {
 options! {
     /// Occupants of a domain in a room from which on a link is set up; for one, plain is as cheap.
     min_occupants: 2, 1..=1000;
-    /// Longest envelope in bytes; a stanza that does not fit goes plainly. The replica may ask for less.
-    max_envelope_bytes: 131072, 4096..=10485760;
+    /// Longest envelope in bytes; a stanza of more than half of it goes plainly. The replica may ask for less.
+    max_envelope_bytes: 262144, 4096..=10485760;
     /// Copies (expanded) of a link that may wait for an acknowledgement or in its queue.
     max_unacked_copies: 1000000, 1000..=100000000;
     /// Bytes of a link that may wait for an acknowledgement or in its queue.

@@ -17,7 +17,8 @@ const MAX_STAYS: usize = 8;
 /// One stay of a session in a room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Stay {
-    /// Join presences that the room has not answered.
+    /// Available presences that the room has not answered. Each is a join if the room gets it while
+    /// the session is no occupant.
     pending: u32,
     /// The room has said yes.
     joined: bool,
@@ -40,7 +41,7 @@ impl Record {
 
     /// Whether the session has a join under way that the room has not answered.
     pub fn is_joining(&self) -> bool {
-        self.stays.iter().any(|stay| !stay.joined && !stay.left)
+        self.stays.iter().any(|stay| stay.pending > 0 && !stay.left)
     }
 
     fn has_left(&self) -> bool {
@@ -57,9 +58,13 @@ impl Record {
         }
         let stays = self.stays.len();
         match self.stays.back_mut() {
-            // A change of nick or of presence; the room's answer tells the nick.
-            Some(stay) if !stay.left && stay.joined => return,
-            Some(stay) if !stay.left => stay.pending += 1,
+            Some(stay) if !stay.left => {
+                stay.pending = stay.pending.saturating_add(1);
+                if stay.joined {
+                    // A change of nick or of presence; the room's answer tells the nick.
+                    return;
+                }
+            }
             _ if stays < MAX_STAYS => {
                 self.stays.push_back(Stay { pending: 1, ..Stay::default() });
             }
@@ -72,19 +77,23 @@ impl Record {
     fn incoming(&mut self, nick: &str, facts: Facts) {
         let Some(stay) = self.stays.front_mut() else { return };
         if facts.is_error() {
-            if !stay.joined {
-                stay.pending = stay.pending.saturating_sub(1);
-                if stay.pending == 0 {
-                    self.stays.pop_front();
-                }
+            stay.pending = stay.pending.saturating_sub(1);
+            if !stay.joined && stay.pending == 0 {
+                self.stays.pop_front();
             }
         } else if facts.is_own_available() {
+            stay.pending = stay.pending.saturating_sub(1);
             stay.joined = true;
             if !stay.left {
                 self.nick = nick.to_owned();
             }
         } else if facts.is_own_end() {
-            self.stays.pop_front();
+            if stay.pending > 0 && !stay.left {
+                // The room had not seen these presences when it ended the stay: to it they are joins.
+                stay.joined = false;
+            } else {
+                self.stays.pop_front();
+            }
         }
     }
 
@@ -342,7 +351,7 @@ mod tests {
         out(&mut c, JOIN);
         c.incoming(S, NICK, YES);
         out(&mut c, JOIN);
-        assert_eq!(c.incoming(S, NICK, ERROR), Change::None);
+        c.incoming(S, NICK, ERROR);
         assert!(c.get(ROOM, S).is_some());
     }
 
@@ -355,6 +364,18 @@ mod tests {
         assert!(c.get(ROOM, S).is_some());
         c.incoming(S, NICK, ERROR);
         assert!(c.get(ROOM, S).is_none());
+    }
+
+    #[test]
+    fn a_presence_that_crosses_a_kick_is_a_join() {
+        let mut c = Consents::default();
+        out(&mut c, JOIN);
+        c.incoming(S, NICK, YES);
+        out(&mut c, JOIN);
+        assert_eq!(c.incoming(S, NICK, END), Change::Changed);
+        assert!(c.get(ROOM, S).expect("the presence on its way").is_joining());
+        c.incoming(S, NICK, YES);
+        assert_eq!(c.incoming(S, NICK, END), Change::Closed);
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub(super) struct Link {
     pub refused: RoaringBitmap,
     /// (link sequence, index) to be told with the next report.
     pub refusals: Vec<(u64, u32)>,
+    /// Refusals of this epoch so far.
+    pub refusal_count: u64,
+    /// Sessions with a refusal that the primary may not have acted on, and its number. A new stay of
+    /// such a session is refused too: the plain copies of the old one are still to come.
+    pub barred: HashMap<Arc<str>, u64>,
     pub next_seq: u64,
     /// Envelopes since the last report.
     pub unreported: u64,
@@ -53,6 +58,18 @@ impl Link {
         self.lapsed.remove(index);
         self.refused.remove(index);
         self.audience.forget(index);
+    }
+
+    /// From this envelope on, this index is not served.
+    pub fn refuse(&mut self, seq: u64, index: u32) {
+        self.lapsed.remove(index);
+        self.audience.seats.leave(index);
+        self.refused.insert(index);
+        self.refusals.push((seq, index));
+        self.refusal_count += 1;
+        if let Some(jid) = self.audience.jid(index) {
+            self.barred.insert(jid.clone(), self.refusal_count);
+        }
     }
 
     /// Whether nobody here listens any more.

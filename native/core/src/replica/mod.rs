@@ -226,6 +226,8 @@ impl Replica {
             lapsed: RoaringBitmap::new(),
             refused: RoaringBitmap::new(),
             refusals: Vec::new(),
+            refusal_count: 0,
+            barred: HashMap::new(),
             next_seq: 1,
             unreported: 0,
             report_due: None,
@@ -390,10 +392,7 @@ impl Replica {
             };
             let unserved = &set & &link.lapsed;
             for index in unserved.iter() {
-                link.lapsed.remove(index);
-                link.refused.insert(index);
-                link.audience.seats.leave(index);
-                link.refusals.push((seq, index));
+                link.refuse(seq, index);
             }
             let withheld = &set & &link.refused;
             self.shared.counters.add(Counter::Withheld, withheld.len());
@@ -657,17 +656,17 @@ fn apply(
     seq: u64,
 ) -> Plan {
     let mut plan = Plan { deliveries: Vec::new(), end: false };
+    let acted_on = element.attr("refusals").and_then(indexes::long).unwrap_or(0);
+    link.barred.retain(|_, refusal| *refusal > acted_on);
     for (nth, child) in element.children.iter().enumerate() {
         let Some(op) = Op::read(child, link.audience.bound()) else { continue };
         match op {
             Op::Enter { index, jid, class } => {
-                let consent = consents.get(room, &jid).is_some();
+                let served = consents.get(room, &jid).is_some() && !link.barred.contains_key(&jid);
                 link.audience.admit(index, jid.clone(), class);
                 link.index_of.insert(jid, index);
-                if !consent {
-                    link.audience.seats.leave(index);
-                    link.refused.insert(index);
-                    link.refusals.push((seq, index));
+                if !served {
+                    link.refuse(seq, index);
                 }
             }
             Op::Leave { index } => link.audience.seats.leave(index),

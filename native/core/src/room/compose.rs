@@ -83,7 +83,9 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// One group of the event: `sessions` are all of this domain.
+    /// One group of the event: `members` are all of this domain. False, and nothing done with the
+    /// payload, if it is too large for any envelope.
+    #[must_use]
     pub fn group(
         &mut self,
         payload: &Payload,
@@ -91,7 +93,10 @@ impl<'a> Composer<'a> {
         members: &[usize],
         sessions: &mut Sessions,
         numbers: &RoomSequence,
-    ) {
+    ) -> bool {
+        if ENVELOPE_MARKUP + OP_MARKUP + payload.bytes().len() > self.link.max_bytes / 2 {
+            return false;
+        }
         let mut set = RoaringBitmap::new();
         for &number in members {
             let session = sessions.get_mut(number);
@@ -111,13 +116,15 @@ impl<'a> Composer<'a> {
             set.insert(index);
         }
         self.deliver(payload, group, &set, numbers);
-        if payload.facts().is_own_end() {
-            for &number in members {
-                if let Seat::At(index) = sessions.get(number).seat {
-                    self.leave(index);
-                }
+        for &number in members {
+            let session = sessions.get(number);
+            if let Seat::At(index) = session.seat
+                && (payload.facts().is_own_end() || session.passing)
+            {
+                self.leave(index);
             }
         }
+        true
     }
 
     fn enter(&mut self, index: u32, class: Class) {
@@ -142,14 +149,6 @@ impl<'a> Composer<'a> {
     ) {
         let (scope, text) = cheapest(&self.link.audience.seats, set);
         let size = payload.bytes().len() + OP_MARKUP + text;
-        if ENVELOPE_MARKUP + size > self.link.max_bytes {
-            // Stanzas of one stream arrive in order, so a plain copy keeps its place.
-            self.flush();
-            self.shared.counters.add(Counter::Oversize, 1);
-            self.shared.counters.add(Counter::CopiesPlain, set.len());
-            self.out.push(plain(self.link, payload, set));
-            return;
-        }
         if self.len + size > self.link.max_bytes {
             self.flush();
         }
@@ -203,6 +202,9 @@ impl<'a> Composer<'a> {
             }
         }
         let mut body = Element::new("envelope").with("epoch", &self.link.epoch).with("seq", seq);
+        if self.link.refusals > 0 {
+            body = body.with("refusals", self.link.refusals);
+        }
         body.children = ops.iter().map(Op::write).collect();
         let copies = deliveries.iter().map(|(_, set)| set.len()).sum();
         self.shared.counters.add(Counter::EnvelopesSent, 1);
@@ -237,14 +239,6 @@ impl<'a> Composer<'a> {
         let probe = self.out.is_empty();
         self.close(probe);
         self.out
-    }
-}
-
-/// The plain copies of one delivery.
-pub(super) fn plain(link: &Link, payload: &Payload, set: &RoaringBitmap) -> Action {
-    Action::Plain {
-        payload: payload.clone(),
-        to: set.iter().filter_map(|index| link.audience.jid(index).cloned()).collect(),
     }
 }
 

@@ -36,6 +36,12 @@ pub(super) struct Drain {
 }
 
 impl Drain {
+    /// Holds one copy until the fates of the envelopes before it are known.
+    pub fn push(&mut self, to: &Arc<str>, payload: &Payload) {
+        self.queue.push_back((to.clone(), payload.clone()));
+        self.queued_bytes += payload.bytes().len() as u64;
+    }
+
     /// Whether what waits is more than may.
     pub fn is_full(&self, config: &Config) -> bool {
         self.link.copies + self.queue.len() as u64 > config.max_unacked_copies
@@ -90,6 +96,9 @@ impl Domain {
 
     /// Stops sending. Envelopes get `fate`s as they come; those without one at `until` are unknown.
     pub fn drain(&mut self, until: Millis, reason: &'static str) {
+        if !matches!(self.state, State::Linked(_)) {
+            return;
+        }
         if let State::Linked(link) =
             std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) })
         {

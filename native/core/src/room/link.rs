@@ -40,6 +40,8 @@ pub(super) struct Link {
     pub unlisted: VecDeque<u32>,
     /// Indexes whose sessions left while the set-up was under way.
     pub stale: Vec<u32>,
+    /// Refusals of single indexes that have been acted on in this epoch.
+    pub refusals: u64,
     pub max_bytes: usize,
     pub next_seq: u64,
     pub sent: VecDeque<Sent>,
@@ -55,6 +57,7 @@ impl Link {
             audience,
             unlisted: VecDeque::new(),
             stale: Vec::new(),
+            refusals: 0,
             max_bytes,
             next_seq: 1,
             sent: VecDeque::new(),
@@ -102,6 +105,14 @@ impl Link {
         }
         sent.fate = Some(fate);
         true
+    }
+
+    /// Whether an envelope that is not acknowledged takes leave of this session.
+    pub fn is_leaving(&self, jid: &str) -> bool {
+        self.sent
+            .iter()
+            .flat_map(|sent| &sent.departed)
+            .any(|index| self.audience.jid(*index).is_some_and(|departed| **departed == *jid))
     }
 
     /// Gives every envelope without a fate this one.

@@ -10,10 +10,11 @@ mod domain;
 mod link;
 mod session;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
+use roaring::RoaringBitmap;
 
 use self::compose::{Composer, RoomSequence};
 use self::domain::{Domain, Drain, State};
@@ -184,7 +185,7 @@ impl Room {
             }
             if let Some(number) = self.place(now, to, payload, &mut out) {
                 batch.push((number, token));
-                if payload.facts().is_own_end() {
+                if payload.facts().is_own_end() || self.sessions.get(number).passing {
                     ending.insert(number);
                 }
             }
@@ -221,6 +222,14 @@ impl Room {
                         self.note(now, to, facts);
                         self.sessions.find(to)?
                     }
+                    None if link.is_leaving(to) => {
+                        // Plainly it could overtake the end of the stay before, should that be refused.
+                        let domain = domain?;
+                        self.domains[domain].occupants += 1;
+                        let number = self.sessions.add(to, domain);
+                        self.sessions.get_mut(number).passing = true;
+                        return Some(number);
+                    }
                     None => {
                         self.send_plain(payload, to, out);
                         return None;
@@ -239,8 +248,7 @@ impl Room {
                 Some(number)
             }
             Some(State::Draining(drain)) => {
-                drain.queue.push_back((to.into(), payload.clone()));
-                drain.queued_bytes += payload.bytes().len() as u64;
+                drain.push(&to.into(), payload);
                 self.note(now, to, facts);
                 None
             }
@@ -273,8 +281,9 @@ impl Room {
         for (nth, group) in groups.into_iter().enumerate() {
             let mut parts: HashMap<usize, Vec<usize>> = HashMap::new();
             for number in group.to {
-                parts.entry(self.sessions.get(number).domain).or_default().push(number);
-                if payloads[group.payload as usize].facts().is_own_end() {
+                let session = self.sessions.get(number);
+                parts.entry(session.domain).or_default().push(number);
+                if payloads[group.payload as usize].facts().is_own_end() || session.passing {
                     gone.push(number);
                 }
             }
@@ -291,9 +300,25 @@ impl Room {
             let domain = &mut self.domains[number];
             let State::Linked(link) = &mut domain.state else { continue };
             let mut composer = Composer::new(link, &domain.name, &self.shared, now);
-            for (nth, token, members) in groups {
-                let payload = &payloads[token as usize];
-                composer.group(payload, nth, &members, &mut self.sessions, &self.numbers);
+            let mut groups = groups.into_iter();
+            let oversize = groups.by_ref().find(|(nth, token, members)| {
+                let payload = &payloads[*token as usize];
+                !composer.group(payload, *nth, members, &mut self.sessions, &self.numbers)
+            });
+            if let Some(first) = oversize {
+                composer.end();
+                out.extend(composer.finish());
+                self.shared.counters.add(Counter::Oversize, 1);
+                let until = now + self.shared.config.ack_timeout;
+                self.alarm.by(until);
+                domain.drain(until, "a stanza was too large for an envelope");
+                let State::Draining(drain) = &mut domain.state else { continue };
+                for (_, token, members) in std::iter::once(first).chain(groups) {
+                    for number in members {
+                        drain.push(&self.sessions.get(number).jid, &payloads[token as usize]);
+                    }
+                }
+                continue;
             }
             out.extend(composer.finish());
             self.alarm.by(now + self.shared.config.ping_interval);
@@ -566,6 +591,7 @@ impl Room {
         let mut plain = Vec::new();
         for &(seq, index) in &report.refused {
             refuse_index(link, &mut self.sessions, seq, index, &mut plain);
+            link.refusals += 1;
             self.shared.counters.add(Counter::OccupantsRefused, 1);
         }
         link.acknowledge(report.ack);
@@ -576,19 +602,10 @@ impl Room {
             link.decide_rest(Fate::Refused);
             domain.drain(now, "the replica has taken its leave");
         }
-        match &mut domain.state {
-            State::Draining(drain) => {
-                // What was refused for one index goes before anything queued for it.
-                for (jid, payload) in plain.into_iter().rev() {
-                    drain.queued_bytes += payload.bytes().len() as u64;
-                    drain.queue.push_front((jid, payload));
-                }
-            }
-            _ => {
-                for (jid, payload) in plain {
-                    self.send_plain(&payload, &jid, out);
-                }
-            }
+        // At once, also while draining: the replica handles envelopes in order, so everything before
+        // the one it refuses has been handled, and all else for this session is still held here.
+        for (jid, payload) in plain {
+            self.send_plain(&payload, &jid, out);
         }
         self.settle(now, number, out);
     }
@@ -640,58 +657,81 @@ impl Room {
         self.shared.counters.add(Counter::LinksDown, 1);
         let Drain { link, queue, announced, .. } = drain;
         let reason = domain.reason;
-        let failed: HashSet<u32> = link
-            .sent
-            .iter()
-            .filter(|sent| sent.fate == Some(Fate::Unknown))
-            .flat_map(|sent| sent.deliveries.iter().flat_map(|(_, set)| set))
-            .collect();
-        let was_asked = link.sent.iter().any(|sent| sent.fate == Some(Fate::Refused));
-        // Those who failed and are still in the room, as far as it has said.
-        let mut failing: HashSet<Arc<str>> = HashSet::new();
-        for index in failed {
-            let Some(jid) = link.audience.jid(index) else { continue };
-            match self.sessions.find_mut(jid) {
-                Some(session) if session.seat == Seat::At(index) => {
-                    session.seat = Seat::Failing(now + FAIL_TIMEOUT);
-                    self.domains[number].failing += 1;
-                    self.alarm.by(now + FAIL_TIMEOUT);
-                }
-                // It has left and come back meanwhile: the new stay has missed nothing.
-                Some(_) => continue,
-                None => {}
-            }
-            failing.insert(jid.clone());
-        }
-        for sent in &link.sent {
-            if sent.fate != Some(Fate::Refused) {
-                continue;
-            }
-            for (payload, set) in &sent.deliveries {
-                for jid in set.iter().filter_map(|index| link.audience.jid(index)) {
-                    if !failing.contains(jid) || payload.facts().is_own_end() {
-                        self.send_plain(payload, jid, out);
-                    }
-                }
-            }
-        }
-        for (jid, payload) in queue {
-            if !failing.contains(&jid) || payload.facts().is_own_end() {
-                self.send_plain(&payload, &jid, out);
-            }
-        }
-        let mut failing: Vec<Arc<str>> =
-            failing.into_iter().filter(|jid| self.sessions.find(jid).is_some()).collect();
-        failing.sort();
+        let was_refused = link.sent.iter().any(|sent| sent.fate == Some(Fate::Refused));
+        let (failing, muted) = self.fail_unknown(now, number, &link);
+        self.resend(&link, queue, muted, out);
         if !failing.is_empty() {
-            self.shared.counters.add(Counter::OccupantsFailed, failing.len() as u64);
+            // After the plain copies: the room's own stanzas about it come after what it sent before.
             out.push(Action::Fail { to: failing });
         }
         self.unlink(now, number, reason, out);
         if announced {
             self.announced(now, number, out);
-        } else if was_asked {
+        } else if was_refused {
             out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
+        }
+    }
+
+    /// Marks those whose stanzas may or may not have arrived. Returns the sessions that the room is to
+    /// be told of, and the JIDs of all stays that have thereby lost their thread.
+    fn fail_unknown(
+        &mut self,
+        now: Millis,
+        number: usize,
+        link: &Link,
+    ) -> (Vec<Arc<str>>, HashSet<Arc<str>>) {
+        let unknown = || link.sent.iter().filter(|sent| sent.fate == Some(Fate::Unknown));
+        let failed: RoaringBitmap = unknown()
+            .flat_map(|sent| &sent.deliveries)
+            .fold(Default::default(), |all, d| all | &d.1);
+        let departed: RoaringBitmap =
+            link.sent.iter().flat_map(|sent| sent.departed.iter().copied()).collect();
+        let mut muted = HashSet::new();
+        let mut failing = Vec::new();
+        // A stay that had ended before is over either way.
+        for index in failed - departed {
+            let Some(jid) = link.audience.jid(index).cloned() else { continue };
+            if let Some(session) = self.sessions.find_mut(&jid)
+                && session.seat == Seat::At(index)
+            {
+                session.seat = Seat::Failing(now + FAIL_TIMEOUT);
+                failing.push(jid.clone());
+            }
+            muted.insert(jid);
+        }
+        if !failing.is_empty() {
+            self.domains[number].failing += failing.len();
+            self.alarm.by(now + FAIL_TIMEOUT);
+            self.shared.counters.add(Counter::OccupantsFailed, failing.len() as u64);
+        }
+        (failing, muted)
+    }
+
+    /// Sends plainly what was refused, then what has been queued since. A muted session gets nothing
+    /// of its broken stay but the end.
+    fn resend(
+        &mut self,
+        link: &Link,
+        queue: VecDeque<(Arc<str>, Payload)>,
+        mut muted: HashSet<Arc<str>>,
+        out: &mut Vec<Action>,
+    ) {
+        let refused = link.sent.iter().filter(|sent| sent.fate == Some(Fate::Refused));
+        for (payload, set) in refused.flat_map(|sent| &sent.deliveries) {
+            for jid in set.iter().filter_map(|index| link.audience.jid(index)) {
+                if !muted.contains(jid) || payload.facts().is_own_end() {
+                    self.send_plain(payload, jid, out);
+                }
+            }
+        }
+        for (jid, payload) in queue {
+            let ends = payload.facts().is_own_end();
+            if !muted.contains(&jid) || ends {
+                self.send_plain(&payload, &jid, out);
+            }
+            if ends {
+                muted.remove(&jid);
+            }
         }
     }
 
@@ -829,7 +869,11 @@ impl Room {
         let mut out = Vec::new();
         for number in 0..self.domains.len() {
             self.end(now, number, "the module is unloaded", &mut out);
-            self.give_up(now, number, &mut out);
+            // Nobody will be here to hear of other fates; on a sound stream there are none.
+            if let State::Draining(drain) = &mut self.domains[number].state {
+                drain.link.sent.retain(|sent| sent.fate.is_some());
+                self.settle(now, number, &mut out);
+            }
         }
         self.give(out)
     }

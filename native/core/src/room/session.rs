@@ -28,6 +28,9 @@ pub(super) struct Session {
     pub seat: Seat,
     /// Class by the newest evidence.
     pub class: Class,
+    /// Not an occupant: it is here for one stanza that must not overtake those of a stay that has
+    /// ended and is not acknowledged.
+    pub passing: bool,
     /// The evidence before spoke for the other class: one stray payload does not reseat anybody.
     wavering: bool,
 }
@@ -80,6 +83,7 @@ impl Sessions {
             domain,
             seat: Seat::None,
             class: Class::default(),
+            passing: false,
             wavering: false,
         });
         self.by_jid.insert(jid, number);

@@ -1,0 +1,224 @@
+//! The law: what a domain delivers to each occupant is what the room sent to that occupant.
+
+mod sim;
+
+use dmuc_core::Counter;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use sim::World;
+
+/// One thing that happens. Numbers pick from what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Join(u8, u8),
+    Leave(u8),
+    Close(u8),
+    Say(u8),
+    Whisper(u8),
+    Away(u8),
+    Toggle(u8),
+    Kick(u8),
+    Destroy,
+    Down(u8, u8),
+    Up(u8, u8),
+    Unload(u8),
+    Load(u8),
+    UnloadPrimary,
+    LoadPrimary,
+    Cut(u8),
+    Pass(u16),
+}
+
+const DOMAINS: &[&str] = &["b.test", "c.test"];
+
+/// Three users with two sessions each, at each domain; the third has a nick of his own for each.
+fn session(n: u8) -> (usize, String) {
+    let (home, user, resource) = (n % 2, (n / 2) % 3, (n / 6) % 2);
+    (home.into(), format!("u{user}@{}/r{resource}", DOMAINS[usize::from(home)]))
+}
+
+/// Without removals by the room.
+fn peaceful() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (any::<u8>(), 0u8..7).prop_map(|(s, n)| Step::Join(s, n)),
+        2 => any::<u8>().prop_map(Step::Leave),
+        1 => any::<u8>().prop_map(Step::Close),
+        6 => any::<u8>().prop_map(Step::Say),
+        2 => any::<u8>().prop_map(Step::Whisper),
+        3 => any::<u8>().prop_map(Step::Away),
+        2 => any::<u8>().prop_map(Step::Toggle),
+        8 => (0u8..2, 1u8..6).prop_map(|(h, n)| Step::Down(h, n)),
+        8 => (0u8..2, 1u8..6).prop_map(|(h, n)| Step::Up(h, n)),
+        2 => (1u16..3000).prop_map(Step::Pass),
+    ]
+}
+
+fn calm() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => peaceful(),
+        1 => any::<u8>().prop_map(Step::Kick),
+        1 => Just(Step::Destroy),
+    ]
+}
+
+fn reloading() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => calm(),
+        1 => (0u8..2).prop_map(Step::Unload),
+        2 => (0u8..2).prop_map(Step::Load),
+    ]
+}
+
+fn rough() -> impl Strategy<Value = Step> {
+    prop_oneof![12 => reloading(), 1 => (0u8..2).prop_map(Step::Cut)]
+}
+
+/// A presence that crosses a kick looks to the replica as if it came after the end of the stay; what
+/// it refuses then would be repaired by a primary that is still there. So nobody is kicked here.
+fn unloading_primary() -> impl Strategy<Value = Step> {
+    prop_oneof![12 => peaceful(), 1 => Just(Step::UnloadPrimary), 2 => Just(Step::LoadPrimary)]
+}
+
+fn options() -> Vec<(&'static str, u64)> {
+    vec![("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000), ("max_envelope_bytes", 4096)]
+}
+
+fn run(world: &mut World, steps: &[Step]) {
+    world.large = true;
+    for step in steps {
+        match *step {
+            Step::Join(s, nick) => {
+                let (home, name) = session(s);
+                world.homes[home].join(world.now, &name, &format!("n{nick}"));
+            }
+            Step::Leave(s) => {
+                let (home, name) = session(s);
+                if world.homes[home].received.contains_key(&name) {
+                    world.homes[home].leave(world.now, &name);
+                }
+            }
+            Step::Close(s) => {
+                let (home, name) = session(s);
+                world.homes[home].close(world.now, &name);
+            }
+            Step::Say(s) => {
+                let copies = world.muc.say(&session(s).1);
+                world.happen(copies);
+            }
+            Step::Whisper(s) => {
+                let copies = world.muc.whisper(&session(s).1);
+                world.happen(copies);
+            }
+            Step::Away(s) => {
+                let copies = world.muc.away(&session(s).1);
+                world.happen(copies);
+            }
+            Step::Toggle(s) => {
+                let copies = world.muc.toggle(&session(s).1);
+                world.happen(copies);
+            }
+            Step::Kick(s) => {
+                let copies = world.muc.kick(&session(s).1, false);
+                world.happen(copies);
+            }
+            Step::Destroy => {
+                let copies = world.muc.destroy();
+                world.happen(copies);
+            }
+            Step::Down(home, n) => {
+                for _ in 0..n {
+                    world.arrive_down(home.into());
+                }
+            }
+            Step::Up(home, n) => {
+                for _ in 0..n {
+                    world.arrive_up(home.into());
+                }
+            }
+            Step::Unload(home) => world.homes[usize::from(home)].unload(world.now),
+            Step::Load(home) => world.homes[usize::from(home)].load(world.now),
+            Step::UnloadPrimary => world.unload_primary(),
+            Step::LoadPrimary => world.load_primary(),
+            Step::Cut(home) => world.cut(home.into()),
+            Step::Pass(ms) => world.pass(ms.into()),
+        }
+    }
+}
+
+/// 256 cases each, or `PROPTEST_CASES`; a failing case is kept beside this file.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Nothing fails: every occupant gets exactly what the room sent, whatever the interleaving.
+    #[test]
+    fn on_a_sound_network(steps in prop::collection::vec(calm(), 0..120), seed: u64) {
+        let mut world = World::new(seed, DOMAINS, &options());
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed, 0);
+        prop_assert_eq!(world.shared.counters.get(Counter::ComposeMismatches), 0);
+        for home in &world.homes {
+            prop_assert_eq!(home.evicted.len(), 0);
+        }
+    }
+
+    /// The replica's module comes and goes: still exactly that, and nobody is told out.
+    #[test]
+    fn with_replicas_unloaded_and_loaded(
+        steps in prop::collection::vec(reloading(), 0..120), seed: u64
+    ) {
+        let mut world = World::new(seed, DOMAINS, &options());
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed, 0);
+    }
+
+    /// The primary's module comes and goes while all replicas stay.
+    #[test]
+    fn with_the_primary_unloaded_and_loaded(
+        steps in prop::collection::vec(unloading_primary(), 0..120), seed: u64
+    ) {
+        let mut world = World::new(seed, DOMAINS, &options());
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed, 0);
+    }
+
+    /// Streams break: whoever missed something is out of the room, all others have everything.
+    #[test]
+    fn over_broken_streams(steps in prop::collection::vec(rough(), 0..120), seed: u64) {
+        let mut world = World::new(seed, DOMAINS, &options());
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+    }
+}
+
+#[test]
+fn a_link_carries_a_broadcast_once() {
+    let mut world = World::new(1, DOMAINS, &options());
+    for n in 0..3 {
+        world.homes[0].join(world.now, &format!("u{n}@b.test/r"), &format!("n{n}"));
+    }
+    world.quiet();
+    let before = world.homes[0].shared.counters.get(Counter::EnvelopesReceived);
+    for _ in 0..20 {
+        let copies = world.muc.say("u0@b.test/r");
+        world.happen(copies);
+    }
+    assert_eq!(world.homes[0].down.len(), 20, "one stanza for each message");
+    world.quiet();
+    let after = world.homes[0].shared.counters.get(Counter::EnvelopesReceived);
+    assert!((20..=22).contains(&(after - before)), "{}", after - before);
+    assert_eq!(world.verdict(), Ok(()));
+}

@@ -1,0 +1,184 @@
+//! A user domain: its sessions, its server, and dmuc's replica while it is loaded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dmuc_core::{Action, Actions, Config, Element, Facts, Millis, Payload, Replica, Shared};
+
+use super::{Down, ROOM, Stanza, Stream, Up, incoming, number};
+
+pub struct Home {
+    pub name: String,
+    pub replica: Option<Replica>,
+    pub shared: Arc<Shared>,
+    /// What each session has received, by number of the stanza.
+    pub received: BTreeMap<String, Vec<u64>>,
+    /// Sessions that were told that they are out.
+    pub evicted: Vec<String>,
+    pub down: Stream<Down>,
+    pub up: Stream<Up>,
+    /// Its stream has broken at least once.
+    pub was_cut: bool,
+    gone: BTreeSet<String>,
+    kept: Vec<(Arc<str>, Arc<str>, String)>,
+    seed: u64,
+    wake: Option<Millis>,
+}
+
+impl Home {
+    pub fn new(name: &str, seed: u64, options: &[(&str, u64)]) -> Self {
+        let shared = Shared::new(Config::from_pairs(options).expect("options"));
+        Home {
+            name: name.to_owned(),
+            replica: Some(Replica::new(name, seed, shared.clone())),
+            shared,
+            received: BTreeMap::new(),
+            evicted: Vec::new(),
+            down: Stream::new(),
+            up: Stream::new(),
+            was_cut: false,
+            gone: BTreeSet::new(),
+            kept: Vec::new(),
+            seed,
+            wake: None,
+        }
+    }
+
+    pub fn is_gone(&self, session: &str) -> bool {
+        self.gone.contains(session)
+    }
+
+    /// A session asks to be in the room under this nick, or to change to it.
+    pub fn join(&mut self, now: Millis, session: &str, nick: &str) {
+        if self.is_gone(session) {
+            return;
+        }
+        self.received.entry(session.to_owned()).or_default();
+        let to = format!("{ROOM}/{nick}");
+        if let Some(replica) = &mut self.replica {
+            replica.outgoing(
+                now,
+                session,
+                &to,
+                Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X),
+            );
+        }
+        self.up.push_back(Up::Join { session: session.to_owned(), nick: nick.to_owned() });
+    }
+
+    /// A session leaves the room.
+    pub fn leave(&mut self, now: Millis, session: &str) {
+        let facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
+        if let Some(replica) = &mut self.replica {
+            replica.outgoing(now, session, &format!("{ROOM}/any"), facts);
+        }
+        self.up.push_back(Up::Leave { session: session.to_owned() });
+    }
+
+    /// A session ends: its server sends unavailable for it.
+    pub fn close(&mut self, now: Millis, session: &str) {
+        if self.received.contains_key(session) && !self.is_gone(session) {
+            self.leave(now, session);
+            self.gone.insert(session.to_owned());
+            if let Some(replica) = &mut self.replica {
+                replica.session_closed(now, session);
+            }
+        }
+    }
+
+    /// The module is unloaded in an orderly way: records survive.
+    pub fn unload(&mut self, now: Millis) {
+        if let Some(mut replica) = self.replica.take() {
+            let actions = replica.close(now);
+            self.kept = replica.consents();
+            self.carry_out(actions, None);
+        }
+    }
+
+    /// The module is loaded.
+    pub fn load(&mut self, now: Millis) {
+        if self.replica.is_none() {
+            self.seed += 1;
+            let mut replica = Replica::new(&self.name, self.seed, self.shared.clone());
+            for (room, session, record) in std::mem::take(&mut self.kept) {
+                if !self.is_gone(&session) {
+                    replica.import_consent(now, &room, &session, Some(&record));
+                }
+            }
+            let actions = replica.announce(now);
+            self.replica = Some(replica);
+            self.carry_out(actions, None);
+        }
+    }
+
+    /// A stanza arrives.
+    pub fn receive(&mut self, now: Millis, down: Down, stanzas: &BTreeMap<u64, Stanza>) {
+        match down {
+            Down::Plain { to, number } => {
+                let stanza = &stanzas[&number];
+                if let Some(replica) = &mut self.replica
+                    && stanza.facts.is_presence()
+                {
+                    replica.incoming(now, &to, &stanza.from, stanza.facts);
+                }
+                self.hand_over(&to, number);
+            }
+            Down::Envelope { id, body } => match &mut self.replica {
+                Some(replica) => {
+                    let actions = replica.envelope(now, ROOM, &id, &incoming(&body, stanzas));
+                    self.carry_out(actions, Some((&id, &body)));
+                }
+                None => self.up.push_back(Up::Error { id }),
+            },
+            Down::Setup { id, body } => match &mut self.replica {
+                Some(replica) => {
+                    let actions = replica.setup(now, ROOM, &incoming(&body, stanzas));
+                    self.carry_out(actions, Some((&id, &body)));
+                }
+                None => self.up.push_back(Up::Result { id, body: None }),
+            },
+        }
+    }
+
+    fn hand_over(&mut self, session: &str, number: u64) {
+        if !self.is_gone(session) {
+            self.received.entry(session.to_owned()).or_default().push(number);
+        }
+    }
+
+    fn carry_out(&mut self, actions: Actions, input: Option<(&str, &Element<Payload>)>) {
+        self.wake = [self.wake, actions.wake].into_iter().flatten().min();
+        let answer = |body| Up::Result { id: input.expect("a set-up").0.to_owned(), body };
+        for action in actions.list {
+            match action {
+                Action::Deliver { op, to } => {
+                    let body = input.expect("an envelope").1;
+                    let payload = body.children[op].payload.as_ref().expect("a payload");
+                    for to in to {
+                        self.hand_over(&to, number(payload));
+                    }
+                }
+                Action::Report { body, .. } => self.up.push_back(Up::Dmuc { body }),
+                Action::Refuse { id, .. } => self.up.push_back(Up::Error { id }),
+                Action::Result { body } => self.up.push_back(answer(Some(body))),
+                Action::SetupError { .. } => self.up.push_back(answer(None)),
+                Action::Evict { session, .. } => self.evicted.push(session.to_string()),
+                Action::Announce { .. } => {
+                    self.up.push_back(Up::Dmuc { body: Element::new("announce") });
+                }
+                Action::ConsentChanged { .. } => {}
+                other => panic!("not an action of a replica: {other:?}"),
+            }
+        }
+    }
+
+    pub fn pass(&mut self, now: Millis) {
+        if self.wake.is_some_and(|at| at <= now) {
+            self.wake = None;
+            if let Some(replica) = &mut self.replica {
+                let actions = replica.tick(now);
+                self.carry_out(actions, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A simulated network: one primary with a model of a XEP-0045 room, several user domains, and
+//! between each pair two first-in-first-out streams. Time is virtual and moves only when told.
+//!
+//! The model room knows nothing of dmuc. It writes down what it sends to each stay of each session,
+//! and the domains write down what each session receives; [`World::verdict`] compares the two.
+
+mod home;
+mod muc;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use dmuc_core::{
+    Action, Actions, Bounce, Config, Element, Facts, Incoming, Millis, Payload, PayloadIn, Room,
+    Shared, Verdict, is_envelope_id, jid,
+};
+pub use home::Home;
+pub use muc::{Copy, Muc};
+
+pub const ROOM: &str = "room@conference.a.test";
+
+/// A stanza as the simulation carries it: its number stands for its content.
+#[derive(Clone, Debug)]
+pub struct Stanza {
+    pub number: u64,
+    pub from: String,
+    pub facts: Facts,
+}
+
+/// What goes from the primary to a domain.
+#[derive(Clone, Debug)]
+pub enum Down {
+    Plain { to: String, number: u64 },
+    Envelope { id: String, body: Element<Payload> },
+    Setup { id: String, body: Element<Payload> },
+}
+
+/// What goes from a domain to the primary.
+#[derive(Clone, Debug)]
+pub enum Up {
+    Join { session: String, nick: String },
+    Leave { session: String },
+    Dmuc { body: Element<Payload> },
+    Result { id: String, body: Option<Element<Payload>> },
+    Error { id: String },
+}
+
+/// Everything there is.
+pub struct World {
+    pub now: Millis,
+    pub muc: Muc,
+    pub primary: Option<Room>,
+    pub homes: Vec<Home>,
+    pub shared: Arc<Shared>,
+    seed: u64,
+    wake: Option<Millis>,
+    buffer: Vec<(String, u64)>,
+    /// Which variant of a stanza is which, by number.
+    stanzas: BTreeMap<u64, Stanza>,
+    pub failed: u64,
+    /// Some stanzas are too large for an envelope of 4096 bytes.
+    pub large: bool,
+}
+
+/// Payload bytes carry the number. Some are too large for an envelope, if so wanted.
+fn bytes(number: u64, large: bool) -> Vec<u8> {
+    let padding = if large && number.is_multiple_of(29) { 3000 } else { 0 };
+    format!("<message n='{number:05}'>{}</message>", " ".repeat(padding)).into_bytes()
+}
+
+fn number(payload: &Payload) -> u64 {
+    let text = std::str::from_utf8(payload.bytes()).expect("ascii");
+    text.split('\'').nth(1).expect("number").parse().expect("number")
+}
+
+impl World {
+    pub fn new(seed: u64, domains: &[&str], options: &[(&str, u64)]) -> Self {
+        let shared = Shared::new(Config::from_pairs(options).expect("options"));
+        World {
+            now: Millis(1000),
+            muc: Muc::default(),
+            primary: Some(Room::new(ROOM, seed, shared.clone()).expect("room")),
+            homes: domains.iter().map(|name| Home::new(name, seed, options)).collect(),
+            shared,
+            seed,
+            wake: None,
+            buffer: Vec::new(),
+            stanzas: BTreeMap::new(),
+            failed: 0,
+            large: false,
+        }
+    }
+
+    fn home(&mut self, jid: &str) -> &mut Home {
+        let name = jid::domain(jid);
+        self.homes.iter_mut().find(|home| home.name == name).expect("home")
+    }
+
+    /// Something happens in the room.
+    pub fn happen(&mut self, copies: Vec<Copy>) {
+        for Copy { to, stanza } in copies {
+            self.stanzas.insert(stanza.number, stanza.clone());
+            let verdict = match &mut self.primary {
+                Some(room) => room.capture(self.now, &to, stanza.facts),
+                None => Verdict::Pass,
+            };
+            match verdict {
+                Verdict::Hold => self.buffer.push((to, stanza.number)),
+                Verdict::Pass | Verdict::PassPoll => {
+                    let down = Down::Plain { to: to.clone(), number: stanza.number };
+                    self.home(&to).down.push_back(down);
+                }
+            }
+        }
+        self.flush();
+    }
+
+    /// The room's event is over.
+    pub fn flush(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut payloads = Vec::new();
+        let mut token_of = HashMap::new();
+        let mut copies = Vec::new();
+        for (to, number) in &buffer {
+            let token = *token_of.entry(*number).or_insert_with(|| {
+                let facts = self.stanzas[number].facts;
+                payloads.push(PayloadIn { bytes: bytes(*number, self.large), facts });
+                payloads.len() as u32 - 1
+            });
+            copies.push((to.as_str(), token));
+        }
+        self.with_primary(|room, now| room.event(now, payloads, &copies));
+    }
+
+    fn with_primary(&mut self, call: impl FnOnce(&mut Room, Millis) -> Actions) {
+        let now = self.now;
+        if let Some(room) = &mut self.primary {
+            let actions = call(room, now);
+            self.carry_out(actions);
+        }
+    }
+
+    fn carry_out(&mut self, actions: Actions) {
+        self.wake = [self.wake, actions.wake].into_iter().flatten().min();
+        for action in actions.list {
+            match action {
+                Action::Plain { payload, to } => {
+                    for to in to {
+                        let down = Down::Plain { to: to.to_string(), number: number(&payload) };
+                        self.home(&to).down.push_back(down);
+                    }
+                }
+                Action::Envelope { to, id, body } => {
+                    self.home(&to).down.push_back(Down::Envelope { id, body });
+                }
+                Action::Setup { to, id, body } => {
+                    self.home(&to).down.push_back(Down::Setup { id, body });
+                }
+                Action::AskSupport { domain } => {
+                    let yes = self.home(&domain).replica.is_some();
+                    self.with_primary(|room, now| room.support(now, &domain, yes));
+                }
+                Action::Fail { to } => {
+                    self.failed += to.len() as u64;
+                    for to in to {
+                        let copies = self.muc.kick(&to, true);
+                        self.happen(copies);
+                    }
+                }
+                Action::SupportSeen { .. } | Action::ForgetSupport { .. } => {}
+                other => panic!("not an action of a primary: {other:?}"),
+            }
+        }
+    }
+
+    /// Lets the oldest stanza on the way to a domain arrive; false if there is none.
+    pub fn arrive_down(&mut self, home: usize) -> bool {
+        let home = &mut self.homes[home];
+        let Some(down) = home.down.pop_front() else { return false };
+        home.receive(self.now, down, &self.stanzas);
+        true
+    }
+
+    /// Lets the oldest stanza on the way from a domain arrive; false if there is none.
+    pub fn arrive_up(&mut self, home: usize) -> bool {
+        let Some(up) = self.homes[home].up.pop_front() else { return false };
+        let domain = self.homes[home].name.clone();
+        match up {
+            Up::Join { session, nick } => {
+                let copies = self.muc.join(&session, &nick);
+                self.happen(copies);
+            }
+            Up::Leave { session } => {
+                let copies = self.muc.leave(&session);
+                self.happen(copies);
+            }
+            Up::Dmuc { body } => {
+                let body = incoming(&body, &self.stanzas);
+                self.with_primary(|room, now| room.report(now, &domain, &body));
+            }
+            Up::Result { id, body } => {
+                let body = body.map(|body| incoming(&body, &self.stanzas));
+                self.with_primary(|room, now| room.setup_result(now, &domain, &id, body.as_ref()));
+            }
+            Up::Error { id } => {
+                assert!(is_envelope_id(&id));
+                self.with_primary(|room, now| room.bounced(now, &domain, &id, Bounce::Refused));
+            }
+        }
+        true
+    }
+
+    /// The stream to a domain breaks: what is on the way down is lost. The primary's server makes
+    /// errors for the stanzas, as ejabberd and Prosody do; reports on the way up are lost too.
+    pub fn cut(&mut self, home: usize) {
+        self.homes[home].was_cut = true;
+        let lost: Vec<Down> = self.homes[home].down.drain(..).collect();
+        let domain = self.homes[home].name.clone();
+        self.homes[home].up.retain(|up| matches!(up, Up::Join { .. } | Up::Leave { .. }));
+        for down in &lost {
+            if let Down::Plain { to, number } = down {
+                self.muc.lost(to, *number);
+            }
+        }
+        for down in lost {
+            match down {
+                Down::Plain { to, .. } => {
+                    let copies = self.muc.kick(&to, true);
+                    self.happen(copies);
+                }
+                Down::Envelope { id, .. } => {
+                    self.with_primary(|room, now| room.bounced(now, &domain, &id, Bounce::Unknown));
+                }
+                Down::Setup { id, .. } => {
+                    self.with_primary(|room, now| room.setup_result(now, &domain, &id, None));
+                }
+            }
+        }
+    }
+
+    /// dmuc is unloaded at the primary.
+    pub fn unload_primary(&mut self) {
+        self.with_primary(Room::close);
+        self.primary = None;
+    }
+
+    /// dmuc is loaded at the primary while the room is live.
+    pub fn load_primary(&mut self) {
+        if self.primary.is_none() {
+            self.seed += 1;
+            self.primary = Some(Room::new(ROOM, self.seed, self.shared.clone()).expect("room"));
+            let sessions = self.muc.sessions();
+            let sessions: Vec<&str> = sessions.iter().map(String::as_str).collect();
+            self.with_primary(|room, now| room.occupants(now, &sessions));
+        }
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, ms: u64) {
+        self.now = self.now + ms;
+        let now = self.now;
+        if self.wake.is_some_and(|at| at <= now) {
+            self.wake = None;
+            self.with_primary(Room::tick);
+        }
+        for home in &mut self.homes {
+            home.pass(now);
+        }
+    }
+
+    /// Until nothing is on the way and no short timer is left.
+    pub fn quiet(&mut self) {
+        for _ in 0..60 {
+            self.settle();
+            self.pass(1000);
+        }
+        self.settle();
+    }
+
+    /// Until nothing is on the way.
+    fn settle(&mut self) {
+        let mut busy = true;
+        while busy {
+            busy = false;
+            for home in 0..self.homes.len() {
+                busy |= self.arrive_down(home);
+                busy |= self.arrive_up(home);
+            }
+        }
+    }
+
+    /// What is wrong with what the sessions received, if anything.
+    ///
+    /// For each stay of a session that the room took in: what was received is what the room sent, in
+    /// its order, once. A stay that the room ended because a stanza did not arrive may lack a tail,
+    /// but for the room's own end; so may one whose session is gone.
+    pub fn verdict(&self) -> Result<(), String> {
+        for home in &self.homes {
+            for (session, received) in &home.received {
+                let stays = self.muc.sent_to(session);
+                let stay_of: BTreeMap<u64, u64> = stays
+                    .iter()
+                    .flat_map(|(stay, sent)| sent.stanzas.iter().map(|number| (*number, *stay)))
+                    .collect();
+                let mut of_stay: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+                let mut last = 0;
+                for number in received {
+                    let Some(&stay) = stay_of.get(number) else {
+                        return Err(format!("{session}: {number} was never sent to it"));
+                    };
+                    if stay < last {
+                        return Err(format!(
+                            "{session}: {number} of stay {stay} came after {last}"
+                        ));
+                    }
+                    last = stay;
+                    of_stay.entry(stay).or_default().push(*number);
+                }
+                for (stay, sent) in stays {
+                    let got = of_stay.remove(&stay).unwrap_or_default();
+                    if got == sent.stanzas {
+                        continue;
+                    }
+                    let end = sent.stanzas.last().copied();
+                    let mut head = got.as_slice();
+                    if head.last().copied() == end {
+                        head = &head[..head.len() - 1];
+                    }
+                    let mut rest = sent.stanzas.iter();
+                    let in_order = head.iter().all(|number| rest.any(|sent| sent == number));
+                    let cut_short = (sent.stanzas.starts_with(head)
+                        || (sent.lost_plainly && in_order))
+                        && (sent.failed
+                            || (home.was_cut && !self.muc.is_live(stay))
+                            || home.is_gone(session));
+                    if !cut_short {
+                        return Err(format!(
+                            "{session}, stay {stay}: sent {:?}, received {got:?}, failed {}",
+                            sent.stanzas, sent.failed
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As a host hands over what it has received.
+fn incoming(element: &Element<Payload>, stanzas: &BTreeMap<u64, Stanza>) -> Element<Incoming> {
+    Element {
+        name: element.name.clone(),
+        attrs: element.attrs.clone(),
+        children: element.children.iter().map(|child| incoming(child, stanzas)).collect(),
+        payload: element.payload.as_ref().map(|payload| {
+            let stanza = &stanzas[&number(payload)];
+            Incoming { facts: stanza.facts, from: stanza.from.clone(), has_to: false }
+        }),
+    }
+}
+
+/// Streams are queues.
+pub type Stream<T> = VecDeque<T>;
