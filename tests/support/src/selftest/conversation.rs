@@ -50,6 +50,21 @@ async fn talk(lab: &Lab) -> Result<()> {
     ensure!(hello == 4, "{hello} records of the message, not 4");
     ensure!(wire.faults().is_empty(), "{:?}", wire.faults());
 
+    // A slow wire is slow both ways; a stalled one keeps what it has.
+    wire.set_latency(Duration::from_millis(100));
+    let begin = Instant::now();
+    clients[0].say(&room, "slow")?;
+    clients[0].wait_for(|r| r.body().as_deref() == Some("slow"), SOON).await?;
+    ensure!(begin.elapsed() >= Duration::from_millis(200), "a slow wire is fast");
+    wire.set_latency(Duration::ZERO);
+    wire.stall();
+    clients[0].say(&room, "held")?;
+    clients[0].quiet(Duration::from_millis(300)).await;
+    let held = |r: &Received| r.body().as_deref() == Some("held");
+    ensure!(!clients[0].received().iter().any(held), "a stalled wire delivers");
+    wire.flow();
+    clients[0].wait_for(held, SOON).await?;
+
     // Nothing crosses a cut wire; all is as before when it is whole again.
     wire.cut().await;
     wire.reset();

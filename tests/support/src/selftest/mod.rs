@@ -5,6 +5,7 @@ pub mod crowd;
 pub mod hostile;
 pub mod loading;
 pub mod sessions;
+pub mod triangle;
 
 use std::time::Instant;
 
@@ -43,5 +44,7 @@ pub async fn run() -> (u64, u64) {
         let begin = Instant::now();
         note(format!("crowd {primary}"), begin, crowd::run(primary).await);
     }
+    let begin = Instant::now();
+    note("triangle".into(), begin, triangle::run().await);
     sums
 }
