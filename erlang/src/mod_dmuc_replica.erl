@@ -16,7 +16,6 @@
 -include("xmpp.hrl").
 -include("mod_dmuc.hrl").
 
--define(LOCKS, mod_dmuc_locks).
 %% Operations from which on an envelope goes to a dirty scheduler.
 -define(DIRTY, 200).
 %% A resumed session closes its old connection only after it has opened the new one, or before: look
@@ -122,7 +121,7 @@ received(_Pkt, _From, _To, _State) ->
 %% state is that of an outgoing connection, which names only its own peer.
 -spec is_from_stream(jid(), state()) -> boolean().
 is_from_stream(#jid{lserver = Domain}, #{auth_domains := Domains}) ->
-    is_map_key(Domain, Domains);
+    sets:is_element(Domain, Domains);
 is_from_stream(#jid{lserver = Domain}, #{remote_server := Domain}) ->
     true;
 is_from_stream(_From, _State) ->
@@ -224,7 +223,7 @@ setup(#replica{host = Host, server = Server} = Replica, #iq{from = From} = IQ) -
         undefined ->
             El = mod_dmuc_xml:element(IQ),
             {Body, _} = mod_dmuc_xml:incoming(El),
-            locked(Room,
+            locked(Server, Room,
                    fun() ->
                            import_unknown(Replica, From, Body),
                            mod_dmuc_store:claim(Host, Room),
@@ -250,7 +249,7 @@ envelope(#replica{host = Host, server = Server} = Replica, #message{from = From}
             {drop, State};
         _ ->
             {Body, Stanzas} = mod_dmuc_xml:incoming(mod_dmuc_xml:element(Pkt)),
-            {drop, locked(Room, fun() -> envelope(Replica, Pkt, Body, Stanzas, State) end)}
+            {drop, locked(Server, Room, fun() -> envelope(Replica, Pkt, Body, Stanzas, State) end)}
     end.
 
 -spec envelope(#replica{}, message(), mod_dmuc_nif:body(), tuple(), state()) -> state().
@@ -279,25 +278,26 @@ import_unknown(#replica{handle = Handle} = Replica, From, Body) ->
 
 %% One envelope of a room at a time: a room that changes its stream has two for a moment, and what
 %% the core puts in order must be delivered in that order.
--spec locked(binary(), fun(() -> T)) -> T.
-locked(Room, Fun) ->
+%% The table is the server process's.
+-spec locked(atom(), binary(), fun(() -> T)) -> T.
+locked(Locks, Room, Fun) ->
     Lock = {Room, self()},
-    case ets:insert_new(?LOCKS, Lock) of
+    case ets:insert_new(Locks, Lock) of
         true ->
             try Fun()
-            after ets:delete_object(?LOCKS, Lock)
+            after ets:delete_object(Locks, Lock)
             end;
         false ->
-            case ets:lookup(?LOCKS, Room) of
+            case ets:lookup(Locks, Room) of
                 [{_, Holder} = Held] ->
                     case is_process_alive(Holder) of
                         true -> timer:sleep(1);
-                        false -> ets:delete_object(?LOCKS, Held)
+                        false -> ets:delete_object(Locks, Held)
                     end;
                 [] ->
                     ok
             end,
-            locked(Room, Fun)
+            locked(Locks, Room, Fun)
     end.
 
 %%%===================================================================

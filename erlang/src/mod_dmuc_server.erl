@@ -16,7 +16,6 @@
 %% For all rooms together to close their links.
 -define(CLOSE_TIMEOUT, timer:seconds(10)).
 -define(REPAIR_AFTER, timer:seconds(5)).
--define(LOCKS, mod_dmuc_locks).
 
 -record(state,
         {host         :: binary(),
@@ -70,7 +69,7 @@ init([Host, Opts]) ->
             mod_dmuc_store:init(),
             _ = mnesia:subscribe(system),
             _ = mnesia:subscribe({table, dmuc_consent, detailed}),
-            create_locks(),
+            _ = ets:new(name(Host), [named_table, public, {write_concurrency, true}]),
             State = start_replica(start_primaries(#state{host = Host, opts = Opts,
                                                          shared = Shared})),
             mod_dmuc:add_hooks(Host),
@@ -325,22 +324,6 @@ safely(Fun, #state{replica = Replica} = State) ->
                 undefined -> ok
             end,
             {noreply, State}
-    end.
-
-%% One table for all virtual hosts; it lives as long as the node's first process of them, so it is
-%% given to a process that never ends.
--spec create_locks() -> ok.
-create_locks() ->
-    case ets:info(?LOCKS, name) of
-        undefined ->
-            try
-                ?LOCKS = ets:new(?LOCKS, [named_table, public, {write_concurrency, true},
-                                          {heir, whereis(ejabberd_gen_mod_sup), none}]),
-                ok
-            catch error:badarg -> ok
-            end;
-        _ ->
-            ok
     end.
 
 -spec drain() -> ok.
