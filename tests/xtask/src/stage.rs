@@ -114,8 +114,11 @@ pub fn compile_erlang(ebin: &Path, options: &[&str]) -> Result<()> {
     if own.is_dir() {
         erlc.arg("-I").arg(own);
     }
-    for path in known.lines() {
-        let include = Path::new(path).join("../include");
+    // ejabberd's logger.hrl has to win over Erlang's own.
+    let (first, rest): (Vec<_>, Vec<_>) =
+        known.lines().map(Path::new).partition(|path| path.starts_with(&libs));
+    for path in first.into_iter().chain(rest) {
+        let include = path.join("../include");
         if include.is_dir() {
             erlc.arg("-I").arg(include);
         }
