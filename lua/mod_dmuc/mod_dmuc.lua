@@ -83,22 +83,36 @@ module:hook_global("stats-update", function ()
 	end
 end);
 
---- What `dmuc.status()` on the shell shows.
-local status = module:shared "/*/dmuc/status";
-status[module.host] = role.status;
-if module:get_host_type() then
-	module:shared("/*/admin_shell/env").dmuc = {
-		status = function (_, host)
-			local lines = {};
-			for name, get in pairs(status) do
-				if not host or host == name then
-					for _, line in ipairs(get()) do lines[#lines + 1] = line; end
-				end
+--- The shell's commands. Each host that has the module adds itself here.
+local reports = module:shared "/*/dmuc/reports";
+reports[module.host] = {
+	status = role.status;
+	counters = function ()
+		local lines = {};
+		for name, value in pairs(core.shared:counters()) do
+			if value > 0 then lines[#lines + 1] = ("%s %s: %d"):format(module.host, name, value); end
+		end
+		table.sort(lines);
+		return lines;
+	end;
+};
+
+local function command(report, empty)
+	return function (_, host)
+		local lines = {};
+		for name, of_host in pairs(reports) do
+			if not host or host == name then
+				for _, line in ipairs(of_host[report]()) do lines[#lines + 1] = line; end
 			end
-			return true, #lines > 0 and table.concat(lines, "\n") or "no links";
-		end;
-	};
+		end
+		return true, lines[1] and table.concat(lines, "\n") or empty;
+	end;
 end
+
+module:shared "/*/admin_shell/env".dmuc = {
+	status = command("status", "no links");
+	counters = command("counters", "nothing counted");
+};
 
 function module.load()
 	module:log("debug", "dmuc %s, %s", info.version, is_muc and "primary" or "replica");
@@ -122,7 +136,7 @@ function module.restore(saved)
 end
 
 function module.unload()
-	status[module.host] = nil;
+	reports[module.host] = nil;
 	if not module.reloading then role.stop(); end
 end
 
