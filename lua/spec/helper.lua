@@ -1,5 +1,5 @@
 -- Loads a library of mod_dmuc as Prosody's module:require does, without a server. Run from `lua/`:
---   busted --lua=/usr/bin/lua5.4 --lpath='/usr/lib/prosody/?.lua' --cpath='/usr/lib/prosody/?.so' spec
+--   LUA_CPATH='/usr/lib/prosody/?.so;;' busted --lua=/usr/bin/lua5.4 --lpath='/usr/lib/prosody/?.lua' spec
 
 local helper = {};
 
