@@ -67,17 +67,22 @@ type(Name) ->
         {_, time, _, Min, Max, _} -> time(Min, Max)
     end.
 
-%% A number is of seconds, as everywhere in ejabberd; "500 ms" is possible.
+%% A number is of seconds, as everywhere in ejabberd; "500 ms" is possible too.
 -spec time(integer(), integer()) -> econf:validator().
 time(Min, Max) ->
-    Range = fun(Ms) when Ms >= Min, Ms =< Max -> Ms;
-               (_) -> econf:fail({bad_time, Min, Max})
+    Range = fun(Ms) when Ms >= Min, Ms =< Max ->
+                    Ms;
+               (Ms) ->
+                    econf:fail({invalid_syntax,
+                                io_lib:format("Expected a time from ~B ms to ~B ms, got: ~B ms",
+                                              [Min, Max, Ms])})
             end,
-    Timeout = case Min of
-                  0 -> econf:either(econf:int(0, 0), econf:timeout(second));
-                  _ -> econf:timeout(second)
-              end,
-    econf:and_then(Timeout, Range).
+    Timeout = econf:either(econf:timeout(second), econf:timeout(millisecond)),
+    Value = case Min of
+                0 -> econf:either(econf:int(0, 0), Timeout);
+                _ -> Timeout
+            end,
+    econf:and_then(Value, Range).
 
 -spec defaults() -> [{atom(), term()}].
 defaults() ->

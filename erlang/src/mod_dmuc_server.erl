@@ -191,7 +191,7 @@ start_primaries(#state{host = Host, opts = Opts, shared = Shared} = State) ->
           end,
     MucHosts = case gen_mod:get_opt(muc_hosts, Opts) of
                    all -> All;
-                   Some -> [H || H <- Some, lists:member(H, All)]
+                   Some -> [H || H <- Some, is_served(Host, H, All)]
                end,
     lists:foreach(
       fun(MucHost) ->
@@ -201,6 +201,15 @@ start_primaries(#state{host = Host, opts = Opts, shared = Shared} = State) ->
                          support = mod_dmuc_nif:support_new(mod_dmuc:seed(), Shared)})
       end, MucHosts),
     State#state{muc_hosts = MucHosts}.
+
+-spec is_served(binary(), binary(), [binary()]) -> boolean().
+is_served(Host, MucHost, All) ->
+    lists:member(MucHost, All) orelse
+        begin
+            ?WARNING_MSG("mod_dmuc on ~ts: ~ts in muc_hosts is not a host of mod_muc",
+                         [Host, MucHost]),
+            false
+        end.
 
 -spec start_replica(state()) -> state().
 start_replica(#state{host = Host, opts = Opts, shared = Shared} = State) ->

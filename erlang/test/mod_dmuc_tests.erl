@@ -1,0 +1,212 @@
+%%% What can be tested without a server: terms, XML and options, against the native library itself.
+-module(mod_dmuc_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+-include("xmpp.hrl").
+-include("mod_dmuc.hrl").
+
+-define(ROOM, <<"room@conference.example">>).
+
+setup() ->
+    {ok, _} = application:ensure_all_started(xmpp),
+    ok = mod_dmuc_nif:check().
+
+all_test_() ->
+    {setup, fun setup/0,
+     [fun options_equal_the_cores/0,
+      fun defaults_are_documented/0,
+      fun namespace_equals_the_cores/0,
+      fun facts_of_presences/0,
+      fun facts_of_raw_presences/0,
+      fun facts_of_other_stanzas/0,
+      fun ends_of_stays/0,
+      fun copies_share_a_key/0,
+      fun encoded_stanzas_come_back/0,
+      fun incoming_tells_each_operation/0,
+      fun foreign_children_are_no_stanzas/0,
+      fun raw_children_are_parsed/0,
+      fun jids_come_back_as_triples/0,
+      fun strangers_pass/0,
+      fun bad_terms_are_refused/0,
+      fun deep_elements_are_cut/0,
+      fun bad_options_are_named/0,
+      fun consent_survives_a_new_handle/0,
+      fun clock_is_never_negative/0]}.
+
+%%%===================================================================
+%%% Options
+%%%===================================================================
+options_equal_the_cores() ->
+    Ours = [{atom_to_binary(Name, utf8), Default, Min, Max}
+            || {Name, _, Default, Min, Max, _} <- mod_dmuc_opts:table()],
+    Cores = [{Name, Default, Min, Max} || {Name, Default, Min, Max, _} <- mod_dmuc_nif:options()],
+    ?assertEqual(lists:sort(Cores), lists:sort(Ours)).
+
+defaults_are_documented() ->
+    #{opts := Docs} = mod_dmuc:mod_doc(),
+    ?assertEqual(lists:sort([Name || {Name, _} <- mod_dmuc:mod_options(<<"example">>)]),
+                 lists:sort([Name || {Name, _} <- Docs])).
+
+namespace_equals_the_cores() ->
+    ?assertEqual(mod_dmuc_nif:namespace(), ?NS_DMUC).
+
+bad_options_are_named() ->
+    {error, Text} = mod_dmuc_nif:shared_new([{<<"ack_every">>, 0}]),
+    ?assertMatch({_, _}, binary:match(Text, <<"ack_every">>)).
+
+%%%===================================================================
+%%% Facts
+%%%===================================================================
+occupant(Type, Els) ->
+    #presence{type = Type, from = jid:make(<<"room">>, <<"conference.example">>, <<"nick">>),
+              to = jid:make(<<"u">>, <<"d">>, <<"r">>), sub_els = Els}.
+
+facts_of_presences() ->
+    Item = #muc_item{affiliation = none, role = participant},
+    Real = Item#muc_item{jid = jid:make(<<"u">>, <<"d">>, <<"r">>)},
+    F = fun(Type, Els) -> mod_dmuc_xml:facts(occupant(Type, Els)) end,
+    ?assertEqual(1 bor (1 bsl 9), F(available, [])),
+    ?assertEqual(1 bor (1 bsl 5) bor (1 bsl 9),
+                 F(available, [#muc_user{items = [Item], status_codes = [110]}])),
+    ?assertEqual(1 bor (1 bsl 2) bor (1 bsl 6) bor (1 bsl 8) bor (1 bsl 9),
+                 F(unavailable, [#muc_user{items = [Real], status_codes = [303]}])),
+    ?assertEqual(1 bor (1 bsl 2) bor (1 bsl 7) bor (1 bsl 9),
+                 F(unavailable, [#muc_user{items = [Item], destroy = #muc_destroy{}}])),
+    ?assertEqual(1 bor (2 bsl 2) bor (1 bsl 9), F(error, [])),
+    ?assertEqual(1 bor (3 bsl 2) bor (1 bsl 9), F(subscribe, [])),
+    ?assertEqual(1 bor (1 bsl 9) bor (1 bsl 10), F(available, [#muc{}])).
+
+%% What came over a stream is not decoded.
+facts_of_raw_presences() ->
+    lists:foreach(
+      fun(Els) ->
+              Pkt = occupant(available, Els),
+              Raw = xmpp:decode(xmpp:encode(Pkt), ?NS_CLIENT, [ignore_els]),
+              ?assertEqual(mod_dmuc_xml:facts(Pkt), mod_dmuc_xml:facts(Raw))
+      end, [[#muc{}], [#muc_user{items = [#muc_item{jid = jid:make(<<"d">>)}],
+                                 status_codes = [110, 201]}]]),
+    Broken = #xmlel{name = <<"x">>, attrs = [{<<"xmlns">>, ?NS_MUC_USER}],
+                    children = [#xmlel{name = <<"status">>, attrs = [{<<"code">>, <<"x">>}]}]},
+    ?assertEqual(1 bor (1 bsl 9), mod_dmuc_xml:facts(occupant(available, [Broken]))).
+
+facts_of_other_stanzas() ->
+    Room = jid:decode(?ROOM),
+    ?assertEqual(0, mod_dmuc_xml:facts(#message{type = groupchat, from = Room})),
+    ?assertEqual(2 bsl 2, mod_dmuc_xml:facts(#message{type = error, from = Room})),
+    ?assertEqual(2, mod_dmuc_xml:facts(#iq{type = get, from = Room})).
+
+ends_of_stays() ->
+    Stay = fun(Type, X) -> mod_dmuc_xml:stay(mod_dmuc_xml:facts(occupant(Type, [X]))) end,
+    ?assertEqual(ends, Stay(unavailable, #muc_user{status_codes = [110]})),
+    ?assertEqual(ends, Stay(unavailable, #muc_user{destroy = #muc_destroy{}})),
+    ?assertEqual(unknown, Stay(unavailable, #muc_user{status_codes = [110, 303]})),
+    ?assertEqual(unknown, Stay(unavailable, #muc_user{})),
+    ?assertEqual(goes_on, Stay(available, #muc_user{})),
+    ?assertEqual(unknown, mod_dmuc_xml:stay(mod_dmuc_xml:facts(#iq{type = get}))).
+
+%%%===================================================================
+%%% XML
+%%%===================================================================
+copies_share_a_key() ->
+    Pkt = occupant(available, []),
+    Other = xmpp:put_meta(xmpp:set_to(Pkt, jid:make(<<"v">>, <<"e">>, <<"r">>)), x, 1),
+    ?assertEqual(mod_dmuc_xml:key(Pkt), mod_dmuc_xml:key(Other)).
+
+message() ->
+    #message{id = <<"1">>, type = groupchat, from = jid:decode(<<?ROOM/binary, "/nick">>),
+             body = [#text{data = <<"<&> \"ü\""/utf8>>}]}.
+
+encoded_stanzas_come_back() ->
+    {Xml, (1 bsl 9), #xmlel{} = El} = mod_dmuc_xml:encode(message()),
+    ?assertEqual(?NS_CLIENT, fxml:get_tag_attr_s(<<"xmlns">>, El)),
+    ?assertEqual(message(), mod_dmuc_xml:decode(Xml)).
+
+envelope(Children) ->
+    #xmlel{name = <<"envelope">>, attrs = [{<<"xmlns">>, ?NS_DMUC}], children = Children}.
+
+cast(Child) ->
+    #xmlel{name = <<"cast">>, children = [Child]}.
+
+incoming_tells_each_operation() ->
+    {_, Facts, El} = mod_dmuc_xml:encode(message()),
+    Enter = #xmlel{name = <<"enter">>, attrs = [{<<"index">>, <<"1">>}]},
+    {{Body, Payloads}, Stanzas} =
+        mod_dmuc_xml:incoming(envelope([{xmlcdata, <<" ">>}, Enter, cast(El)])),
+    ?assertEqual([Enter, cast(El)], Body#xmlel.children),
+    ?assertEqual([none, {Facts, <<?ROOM/binary, "/nick">>, false}], Payloads),
+    ?assertEqual({undefined, message()}, Stanzas).
+
+foreign_children_are_no_stanzas() ->
+    Foreign = #xmlel{name = <<"message">>, attrs = [{<<"xmlns">>, <<"urn:x">>}]},
+    Two = #xmlel{name = <<"cast">>, children = [Foreign, Foreign]},
+    {{_, Payloads}, Stanzas} = mod_dmuc_xml:incoming(envelope([cast(Foreign), Two])),
+    ?assertEqual([none, none], Payloads),
+    ?assertEqual({undefined, undefined}, Stanzas).
+
+raw_children_are_parsed() ->
+    {Xml, _, El} = mod_dmuc_xml:encode(message()),
+    #xmlel{children = [#xmlel{children = [Parsed]}, _]} =
+        mod_dmuc_xml:complete({xmlel, <<"envelope">>, [], [{xmlel, <<"only">>, [], [{raw, Xml}]},
+                                                          cast(El)]}),
+    ?assertEqual(message(), xmpp:decode(Parsed, ?NS_CLIENT, [ignore_els])).
+
+%%%===================================================================
+%%% The boundary
+%%%===================================================================
+shared() ->
+    {ok, Shared} = mod_dmuc_nif:shared_new([]),
+    Shared.
+
+room() ->
+    {ok, Room} = mod_dmuc_nif:room_new(?ROOM, 1, shared()),
+    Room.
+
+jids_come_back_as_triples() ->
+    Room = room(),
+    Session = {<<"u">>, <<"remote.example">>, <<"a/b@c">>},
+    Facts = 1 bor (1 bsl 9),
+    _ = [mod_dmuc_nif:room_capture(Room, 1, setelement(1, Session, User), Facts)
+         || User <- [<<"u">>, <<"v">>, <<>>]],
+    Body = {#xmlel{name = <<"announce">>}, []},
+    {_, Actions} = mod_dmuc_nif:room_report(Room, 2, <<"remote.example">>, Body),
+    ?assert(lists:member({support_seen, <<"remote.example">>}, Actions)),
+    {_, Plain} = mod_dmuc_nif:room_event(Room, 3, [mod_dmuc_xml:encode(message())],
+                                         [{Session, 0}]),
+    ?assertEqual([{plain, 0, [Session]}], Plain).
+
+strangers_pass() ->
+    ?assertEqual([false, false],
+                 mod_dmuc_nif:room_capture_many(room(), 1, [<<"u@d/r">>, {<<"v">>, <<"d">>, <<"r">>}],
+                                                0)).
+
+bad_terms_are_refused() ->
+    Room = room(),
+    ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, {a, b}, 0)),
+    ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, <<255>>, 0)),
+    ?assertError(badarg, mod_dmuc_nif:room_event(Room, 1, [], [{<<"u@d/r">>, 0}])),
+    ?assertError(badarg, mod_dmuc_nif:room_tick(make_ref(), 1)),
+    ?assertMatch({error, _}, mod_dmuc_nif:room_new(<<"conference.example">>, 1, shared())).
+
+%% No depth of nesting in what a peer sends reaches the native stack.
+deep_elements_are_cut() ->
+    Deep = lists:foldl(fun(_, El) -> #xmlel{name = <<"x">>, children = [El]} end,
+                       #xmlel{name = <<"x">>}, lists:seq(1, 100000)),
+    Replica = mod_dmuc_nif:replica_new(<<"example">>, 1, shared()),
+    {_, Actions} = mod_dmuc_nif:replica_setup(Replica, 1, ?ROOM, {Deep, []}),
+    ?assertMatch([{setup_error, _, _}], Actions).
+
+consent_survives_a_new_handle() ->
+    Session = {<<"u">>, <<"example">>, <<"r">>},
+    Nick = <<?ROOM/binary, "/nick">>,
+    First = mod_dmuc_nif:replica_new(<<"example">>, 1, shared()),
+    ?assert(mod_dmuc_nif:replica_outgoing(First, 1, Session, Nick, 1 bor (1 bsl 9) bor (1 bsl 10))),
+    Record = mod_dmuc_nif:replica_consent(First, ?ROOM, Session),
+    Second = mod_dmuc_nif:replica_new(<<"example">>, 2, shared()),
+    ?assertEqual(undefined, mod_dmuc_nif:replica_consent(Second, ?ROOM, Session)),
+    mod_dmuc_nif:replica_import_consent(Second, 1, ?ROOM, Session, Record),
+    ?assertEqual(Record, mod_dmuc_nif:replica_consent(Second, ?ROOM, Session)),
+    ?assertEqual([?ROOM], mod_dmuc_nif:replica_session_closed(Second, 1, Session)).
+
+clock_is_never_negative() ->
+    ?assert(mod_dmuc:now() >= 0),
+    ?assert(mod_dmuc:now() < timer:hours(24 * 365 * 100)).
