@@ -12,9 +12,9 @@ table() ->
     [{min_occupants, int, 2, 1, 1000,
       <<"Occupants of a domain in a room from which on a link is set up; for one, plain is as "
         "cheap.">>},
-     {max_envelope_bytes, int, 131072, 4096, 10485760,
-      <<"Longest envelope in bytes; a stanza that does not fit goes plainly. The replica may ask "
-        "for less.">>},
+     {max_envelope_bytes, int, 262144, 4096, 10485760,
+      <<"Longest envelope in bytes; a stanza of more than half of it goes plainly. The replica may "
+        "ask for less.">>},
      {max_unacked_copies, int, 1000000, 1000, 100000000,
       <<"Copies (expanded) of a link that may wait for an acknowledgement or in its queue.">>},
      {max_unacked_bytes, int, 33554432, 65536, 1073741824,

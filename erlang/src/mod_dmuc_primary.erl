@@ -10,7 +10,8 @@
 -export([filter_packet/1, multicast_route/1, muc_process_iq/2, leave_room/4,
          room_destroyed/3, room_destroyed/4]).
 %% For the other modules of mod_dmuc
--export([find/1, register/1, unregister/1, tell/2, tell_room/3, report/3, bounced/4, support_answer/3]).
+-export([find/1, register/1, unregister/1, tell/2, tell_room/3, report/3, bounced/4, support_answer/3,
+         ended/3]).
 
 -compile({no_auto_import, [register/2, unregister/1]}).
 
@@ -203,6 +204,15 @@ support_answer(#primary{host = MucHost, support = Support} = Primary, Domain, Re
       end, Rooms),
     next_question(Primary).
 
+%% The process of a room has ended; the replicas are told, so that they can forget it.
+-spec ended(#primary{}, jid(), mod_dmuc_nif:native()) -> ok.
+ended(Primary, Jid, Handle) ->
+    Room = #room{jid = Jid, primary = Primary, handle = Handle},
+    {_, Actions} = mod_dmuc_nif:room_close(Handle, mod_dmuc:now()),
+    [action(Action, {}, Room) || Action <- Actions,
+                                 lists:member(element(1, Action), [envelope, plain])],
+    ok.
+
 -spec speaks_dmuc(iq() | timeout) -> boolean() | unknown.
 speaks_dmuc(#iq{type = result} = IQ) ->
     try xmpp:decode_els(IQ) of
@@ -260,7 +270,7 @@ room(#primary{gen = Gen} = Primary, #jid{luser = U, lserver = S}) ->
 open(#primary{shared = Shared, gen = Gen, server = Server} = Primary, Jid) ->
     case mod_dmuc_nif:room_new(mod_dmuc_xml:ljid(Jid), mod_dmuc:seed(), Shared) of
         {ok, Handle} ->
-            gen_server:cast(Server, {room, self(), Jid}),
+            gen_server:cast(Server, {room, self(), Jid, Handle}),
             keep(#room{jid = Jid, primary = Primary, handle = Handle});
         {error, Reason} ->
             ?ERROR_MSG("mod_dmuc: room ~ts stays with plain MUC: ~ts", [jid:encode(Jid), Reason]),

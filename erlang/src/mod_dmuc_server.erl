@@ -23,7 +23,7 @@
          shared       :: mod_dmuc_nif:native(),
          muc_hosts = [] :: [binary()],
          replica      :: #replica{} | undefined,
-         rooms = #{}  :: #{pid() => {reference(), jid()}},
+         rooms = #{}  :: #{pid() => {reference(), jid(), mod_dmuc_nif:native()}},
          wake         :: {mod_dmuc_nif:millis(), reference()} | undefined,
          quiet = false :: boolean()}).
 
@@ -88,7 +88,7 @@ handle_call(quiesce, _From, State) ->
     {reply, ok, do_quiesce(State)};
 handle_call(status, From, #state{rooms = Rooms, replica = Replica, shared = Shared} = State) ->
     %% Rooms are asked elsewhere: they may be busy, and this process must not wait for them.
-    Local = [{Pid, Jid} || {Pid, {_, Jid}} <- maps:to_list(Rooms)],
+    Local = [{Pid, Jid} || {Pid, {_, Jid, _}} <- maps:to_list(Rooms)],
     spawn(fun() -> gen_server:reply(From, collect_status(Local, Replica, Shared)) end),
     {noreply, State};
 handle_call(Request, From, State) ->
@@ -96,11 +96,12 @@ handle_call(Request, From, State) ->
     {noreply, State}.
 
 -spec handle_cast(term(), state()) -> {noreply, state()}.
-handle_cast({room, Pid, Jid}, #state{rooms = Rooms} = State) ->
-    case Rooms of
-        #{Pid := {Ref, _}} -> {noreply, State#state{rooms = Rooms#{Pid => {Ref, Jid}}}};
-        _ -> {noreply, State#state{rooms = Rooms#{Pid => {monitor(process, Pid), Jid}}}}
-    end;
+handle_cast({room, Pid, Jid, Handle}, #state{rooms = Rooms} = State) ->
+    Ref = case Rooms of
+              #{Pid := {Old, _, _}} -> Old;
+              _ -> monitor(process, Pid)
+          end,
+    {noreply, State#state{rooms = Rooms#{Pid => {Ref, Jid, Handle}}}};
 handle_cast({wake, At}, State) ->
     {noreply, arm(At, State)};
 handle_cast({setup, IQ}, #state{replica = #replica{} = Replica} = State) ->
@@ -165,7 +166,17 @@ handle_info({mnesia_system_event, {mnesia_down, Node}},
             #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_store:node_down(Replica, Node) end, State);
 handle_info({'DOWN', _Ref, process, Pid, _Reason}, #state{rooms = Rooms} = State) ->
-    {noreply, State#state{rooms = maps:remove(Pid, Rooms)}};
+    case maps:take(Pid, Rooms) of
+        {{_, #jid{lserver = MucHost} = Jid, Handle}, Rest} ->
+            safely(fun() ->
+                           case mod_dmuc_primary:find(MucHost) of
+                               undefined -> ok;
+                               Primary -> mod_dmuc_primary:ended(Primary, Jid, Handle)
+                           end
+                   end, State#state{rooms = Rest});
+        error ->
+            {noreply, State}
+    end;
 %% Late timers, other events of Mnesia, and what belongs to a role that is off.
 handle_info(_Info, State) ->
     {noreply, State}.
@@ -236,7 +247,7 @@ do_quiesce(#state{quiet = true} = State) ->
     State;
 do_quiesce(#state{muc_hosts = MucHosts, rooms = Rooms} = State0) ->
     State = close_replica(State0),
-    close_rooms([{Pid, Jid} || {Pid, {_, Jid}} <- maps:to_list(Rooms)]),
+    close_rooms([{Pid, Jid} || {Pid, {_, Jid, _}} <- maps:to_list(Rooms)]),
     lists:foreach(fun mod_dmuc_primary:unregister/1, MucHosts),
     State#state{quiet = true, rooms = #{}}.
 
