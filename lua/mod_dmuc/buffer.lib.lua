@@ -23,10 +23,16 @@ local function new()
 	}, buffer_mt);
 end
 
---- The position of a stanza's present state among the payloads.
-function buffer_mt:payload(stanza, stanza_facts)
+--- The position of a stanza among the payloads, if it has been seen as it is now.
+function buffer_mt:find(stanza)
 	local position = self.by_object[stanza];
 	if position and same(stanza, self.stanzas[position]) then return position; end
+end
+
+--- The position of a stanza's present state among the payloads, found or new.
+function buffer_mt:payload(stanza, stanza_facts)
+	local position = self:find(stanza);
+	if position then return position; end
 	local bytes = serialize(stanza);
 	position = self.by_bytes[bytes];
 	if not position then

@@ -37,6 +37,7 @@ module:depends "disco";
 local random = require "util.random";
 local monotonic = require "util.time".monotonic;
 
+local last_now = math.floor(monotonic() * 1000);
 local core = {
 	native = native;
 	shared = shared;
@@ -48,8 +49,11 @@ local core = {
 	end;
 	-- Milliseconds on a clock that never goes backwards.
 	now = function ()
-		return math.floor(monotonic() * 1000);
+		last_now = math.floor(monotonic() * 1000);
+		return last_now;
 	end;
+	-- The time last given, for what is asked once for each copy.
+	recent = function () return last_now; end;
 	-- 48 bits, which a Lua without integers holds too.
 	seed = function ()
 		local seed = 0;

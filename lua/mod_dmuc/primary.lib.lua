@@ -32,7 +32,8 @@ local function is_remote_session(jid)
 end
 
 return function (core)
-	local native, now, is_from_server = core.native, core.now, core.is_from_server;
+	local native, now, recent, is_from_server = core.native, core.now, core.recent, core.is_from_server;
+	local facts = xml.facts;
 
 	local setup_timeout = core.option("setup_timeout") / 1000;
 
@@ -100,7 +101,7 @@ return function (core)
 			module:log("error", "No link for %s: %s", jid, tostring(room));
 			return nil;
 		end
-		local handle = { jid = jid, room = room, buffer = new_buffer(), todo = {}, failures = 0 };
+		local handle = { jid = jid, room = room, capture = room.capture, buffer = new_buffer(), todo = {}, failures = 0 };
 		handles[jid] = handle;
 		return handle;
 	end
@@ -340,10 +341,26 @@ return function (core)
 
 	--- Hooks
 
-	local function capture(stanza)
-		local attr = stanza.attr;
-		local to, from = attr.to, attr.from;
-		if not is_remote_session(to) then return; end
+	local function capture(handle, stanza, to)
+		local buffer = handle.buffer;
+		local position = buffer:find(stanza);
+		local bits = position and buffer.facts[position] or facts(stanza);
+		local verdict = handle.capture(handle.room, recent(), to, bits);
+		if verdict == hold then
+			buffer:add(to, position or buffer:payload(stanza, bits));
+			mark(handle);
+			return true;
+		elseif verdict == pass_poll then
+			handle.poll = true;
+			mark(handle);
+		end
+	end
+
+	-- After all other modules, just before mod_s2s: what they drop or change is dropped and changed as ever.
+	module:hook("route/remote", function (event_data)
+		local stanza = event_data.stanza;
+		local to, from = stanza.attr.to, stanza.attr.from;
+		if own[stanza] or not s_find(to, "^[^@/]+@[^/]+/") then return; end
 		local jid = s_match(from, "^[^/]+");
 		local handle = handles[jid];
 		if not handle then
@@ -352,31 +369,9 @@ return function (core)
 			handle = new_handle(jid);
 		end
 		if not handle or handle.dead then return; end
-		local ok, held = pcall(function ()
-			local bits = xml.facts(stanza);
-			local verdict = handle.room:capture(now(), to, bits);
-			if verdict == hold then
-				local buffer = handle.buffer;
-				buffer:add(to, buffer:payload(stanza, bits));
-				mark(handle);
-				return true;
-			elseif verdict == pass_poll then
-				handle.poll = true;
-				mark(handle);
-			end
-		end);
-		if not ok then
-			discard(handle, "Capture", held);
-			return;
-		end
-		return held;
-	end
-
-	-- After all other modules, just before mod_s2s: what they drop or change is dropped and changed as ever.
-	module:hook("route/remote", function (event_data)
-		local stanza = event_data.stanza;
-		if own[stanza] then return; end
-		return capture(stanza);
+		local ok, held = pcall(capture, handle, stanza, to);
+		if ok then return held; end
+		discard(handle, "Capture", held);
 	end, -0.5);
 
 	-- Everything that makes a room send within one of these belongs together. Counted for each
@@ -385,6 +380,7 @@ return function (core)
 		local thread = coroutine_running() or main;
 		local level = (depth[thread] or 0) + 1;
 		depth[thread] = level;
+		now();
 		local ret = handlers(event_name, event_data);
 		if level > 1 then
 			depth[thread] = level - 1;
@@ -479,7 +475,7 @@ return function (core)
 			end
 		end
 		if n == 0 then return; end
-		local bits = xml.facts(stanza);
+		local bits = facts(stanza);
 		-- Before the core takes note of the copies, so that nothing can fail once it has.
 		local buffer = handle.buffer;
 		local position = buffer:payload(stanza, bits);
@@ -586,7 +582,8 @@ return function (core)
 	function role.restore(saved)
 		support = saved.support;
 		for jid, old in pairs(saved.handles) do
-			local handle = { jid = jid, room = old.room, buffer = new_buffer(), todo = {}, failures = old.failures, dead = old.dead, logged = old.logged };
+			local handle = { jid = jid, room = old.room, capture = old.capture, buffer = new_buffer(), todo = {},
+				failures = old.failures, dead = old.dead, logged = old.logged };
 			handles[jid] = handle;
 			if old.wake and not old.dead then arm(handle, old.wake); end
 		end
