@@ -80,7 +80,13 @@ fn unloading_primary() -> impl Strategy<Value = Step> {
 }
 
 fn options() -> Vec<(&'static str, u64)> {
-    vec![("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000), ("max_envelope_bytes", 4096)]
+    vec![
+        ("ack_every", 3),
+        ("ack_delay", 500),
+        ("retry_min", 1000),
+        ("max_envelope_bytes", 4096),
+        ("ack_timeout", 10_000),
+    ]
 }
 
 fn run(world: &mut World, steps: &[Step]) {

@@ -8,29 +8,13 @@ use serde_json::Value;
 
 use crate::{namespace, paths, run};
 
-/// The suites speak for a thousand clients at once, so they are optimised; link-time
-/// optimisation would only make them slow to build.
-const PROFILE: &[&str] = &[
-    "--profile",
-    "suites",
-    "--config",
-    "profile.suites.inherits=\"release\"",
-    "--config",
-    "profile.suites.lto=false",
-    "--config",
-    "profile.suites.codegen-units=16",
-    "--config",
-    "profile.suites.incremental=true",
-    "--config",
-    "profile.suites.strip=false",
-    "--config",
-    "profile.suites.debug=\"line-tables-only\"",
-];
-
 /// Builds a program of the tests.
 pub fn build(what: &[&str]) -> Result<PathBuf> {
-    let arguments =
-        [&["build", "--quiet", "--message-format=json-render-diagnostics"], PROFILE, what].concat();
+    let arguments = [
+        &["build", "--quiet", "--message-format=json-render-diagnostics", "--profile", "suites"],
+        what,
+    ]
+    .concat();
     run::output(&mut run::cargo(&arguments))?
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

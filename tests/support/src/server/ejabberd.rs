@@ -12,7 +12,11 @@ use super::site::Site;
 use super::spec::ServerSpec;
 use crate::process::output;
 
-const COOKIE: &str = "laboratory";
+fn cookie(site: &Site) -> String {
+    // Each its own, as in the world: ejabberd derives from it the key by which it knows the answers
+    // to its own questions, and would take another server's for them.
+    format!("cookie_{}", site.label)
+}
 
 /// Writes `ejabberd.yml`, in JSON, which is YAML too.
 pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
@@ -108,7 +112,7 @@ pub fn command(site: &Site) -> Result<Command> {
     let libs: Vec<String> = libs.iter().map(|path| path.display().to_string()).collect();
     let mut command = site.enter("erl");
     command
-        .args(["-noinput", "-name", &node(site), "-setcookie", COOKIE])
+        .args(["-noinput", "-name", &node(site), "-setcookie", &cookie(site)])
         .args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"])
         .args(["-kernel", "prevent_overlapping_partitions", "false"])
         .arg("-mnesia")
@@ -135,7 +139,7 @@ pub fn logs(site: &Site) -> Vec<PathBuf> {
 /// Evaluates an Erlang expression in the node and gives back its value as `~p` prints it.
 pub async fn eval(site: &Site, pid: u32, expression: &str) -> Result<String> {
     let mut command = site.beside(pid, "erl_call");
-    command.args(["-c", COOKIE, "-name", &node(site), "-e"]).env("HOME", &site.dir);
+    command.args(["-c", &cookie(site), "-name", &node(site), "-e"]).env("HOME", &site.dir);
     // The value comes back base64-coded: erl_call prints terms in a way of its own.
     let expression = expression.trim().trim_end_matches('.');
     let input = format!(

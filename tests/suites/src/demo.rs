@@ -1,0 +1,7 @@
+//! placeholder
+use clap::Args;
+#[derive(Args)]
+pub struct Arguments {}
+pub async fn run(_: &Arguments) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,5 @@
+use crate::runner::Suite;
+
+pub fn suite() -> Suite {
+    Suite::new("ghosts")
+}
