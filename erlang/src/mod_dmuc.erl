@@ -11,7 +11,7 @@
 %% Hooks
 -export([add_hooks/1, delete_hooks/1, ejabberd_stopping/0]).
 %% Commands
--export([commands/0, dmuc_status/1, dmuc_counters/1]).
+-export([dmuc_status/1, dmuc_counters/1]).
 %% For the other modules
 -export([now/0, seed/0, fault/2]).
 

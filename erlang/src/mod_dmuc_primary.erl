@@ -10,7 +10,7 @@
 -export([filter_packet/1, multicast_route/1, muc_process_iq/2, leave_room/4,
          room_destroyed/3, room_destroyed/4]).
 %% For the other modules of mod_dmuc
--export([find/1, register/1, unregister/1, tell/2, tell_room/3, report/3, bounced/4, support_answer/3,
+-export([find/1, register/1, unregister/1, tell/2, report/3, bounced/4, support_answer/3,
          ended/3]).
 
 -compile({no_auto_import, [register/2, unregister/1]}).
@@ -626,17 +626,17 @@ guard(Fun, Default, Then) ->
     Result = try Fun()
              catch Class:Reason:Stack ->
                      mod_dmuc:fault("fault at the primary", {Class, Reason, Stack}),
-                     drop_room(),
+                     drop_room(Reason),
                      Default
              end,
     Then(Result).
 
 %% After a fault outside of flush/1: what is held must go out.
--spec drop_room() -> ok.
-drop_room() ->
+-spec drop_room(term()) -> ok.
+drop_room(Reason) ->
     case get(?ROOM) of
         #room{copies = Copies, payloads = Payloads} = Room ->
-            off(Room),
+            off(Room, Reason),
             Stanzas = list_to_tuple(lists:reverse(Payloads)),
             plainly([{element(Token + 1, Stanzas), [To]} || {To, Token} <- lists:reverse(Copies)]);
         _ ->
@@ -644,13 +644,18 @@ drop_room() ->
     end.
 
 -spec broken(#room{}, {atom(), term(), list()}) -> ok.
-broken(Room, Fault) ->
+broken(Room, {_, Reason, _} = Fault) ->
     mod_dmuc:fault("fault at the primary", Fault),
-    off(Room).
+    off(Room, Reason).
 
-%% The handle may hold half a change. A new one, and with it a new epoch, follows.
--spec off(#room{}) -> ok.
-off(#room{jid = Jid, primary = #primary{gen = Gen, server = Server}}) ->
+%% After a panic the handle may hold half a change and is not used again; otherwise its links end in
+%% an orderly way. A new handle follows.
+-spec off(#room{}, term()) -> ok.
+off(#room{jid = Jid, handle = Handle, primary = #primary{gen = Gen, server = Server} = Primary},
+    Reason) ->
     put(?ROOM, {off, Gen}),
+    try Reason == nif_panicked orelse ended(Primary, Jid, Handle)
+    catch _:_ -> ok
+    end,
     _ = erlang:send_after(?REOPEN_AFTER, Server, {reopen, self(), Jid}),
     ok.

@@ -384,11 +384,11 @@ session_gone(#replica{handle = Handle} = Replica, {U, S, R} = Session) ->
             ok
     end.
 
-%% The handle may hold half a change: the server process makes a new one from the tables.
+%% The server process makes a new handle from the tables.
 -spec broken(stanza(), {atom(), term(), list()}) -> ok.
-broken(Pkt, Fault) ->
+broken(Pkt, {_, Reason, _} = Fault) ->
     mod_dmuc:fault("fault at the replica", Fault),
-    [gen_server:cast(Server, {broken, Gen})
+    [gen_server:cast(Server, {broken, Gen, Reason})
      || #jid{lserver = Host} <- [xmpp:get_from(Pkt), xmpp:get_to(Pkt)],
         #replica{server = Server, gen = Gen} <- [find(Host)]],
     ok.

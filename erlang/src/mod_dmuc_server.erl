@@ -108,12 +108,17 @@ handle_cast({setup, IQ}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:setup(Replica, IQ) end, State);
 handle_cast({envelope, Pkt, Known}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:envelope(Replica, Pkt, Known, here) end, State);
-handle_cast({broken, Gen}, #state{replica = #replica{gen = Gen}} = State) ->
+handle_cast({broken, Gen, Reason}, #state{replica = #replica{gen = Gen}} = State) ->
     _ = erlang:send_after(?REPAIR_AFTER, self(), repair),
-    {noreply, drop_replica(State)};
-handle_cast({Kind, _}, State) when Kind == broken; Kind == setup ->
-    {noreply, State};
-handle_cast({envelope, _, _}, State) ->
+    %% After a panic the handle may hold half a change. Otherwise it still knows what it has
+    %% delivered, and the rooms are told.
+    {noreply, case Reason of
+                  nif_panicked -> drop_replica(State);
+                  _ -> close_replica(State)
+              end};
+%% For a replica that is off, or no longer the one that broke.
+handle_cast(Late, State) when element(1, Late) == broken; element(1, Late) == setup;
+                              element(1, Late) == envelope ->
     {noreply, State};
 handle_cast(Msg, State) ->
     ?WARNING_MSG("Unexpected cast: ~p", [Msg]),
@@ -340,7 +345,7 @@ safely(Fun, #state{replica = Replica} = State) ->
     catch Class:Reason:Stack ->
             mod_dmuc:fault("fault in the process of a virtual host", {Class, Reason, Stack}),
             case Replica of
-                #replica{gen = Gen} -> gen_server:cast(self(), {broken, Gen});
+                #replica{gen = Gen} -> gen_server:cast(self(), {broken, Gen, Reason});
                 undefined -> ok
             end,
             {noreply, State}

@@ -2,7 +2,9 @@
 
 use dmuc_core::{Bounce, Facts, Millis, PayloadIn, Room, Verdict};
 use parking_lot::Mutex;
-use rustler::{Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, Resource, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, Resource, ResourceArc, Term,
+};
 
 use crate::SharedHandle;
 use crate::terms::{Jids, Reuse, actions, actions_out, atoms, element_in, jid};

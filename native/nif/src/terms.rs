@@ -213,9 +213,7 @@ fn action_out<'a>(env: Env<'a>, action: &Action, reuse: &Reuse<'a, '_>) -> Term<
         Action::Plain { payload, to } => {
             (atoms::plain(), reuse.reference(env, payload), ljids(env, to)).encode(env)
         }
-        Action::Envelope { to, id, body } => {
-            (atoms::envelope(), &**to, id, xml(body)).encode(env)
-        }
+        Action::Envelope { to, id, body } => (atoms::envelope(), &**to, id, xml(body)).encode(env),
         Action::Setup { to, id, body } => (atoms::setup(), &**to, id, xml(body)).encode(env),
         Action::AskSupport { domain } => (atoms::ask_support(), &**domain).encode(env),
         Action::SupportSeen { domain } => (atoms::support_seen(), &**domain).encode(env),
