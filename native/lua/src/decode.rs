@@ -38,7 +38,9 @@ fn read(table: &LuaTable, depth: usize) -> LuaResult<Element<Incoming>> {
         for child in table.raw_get::<LuaTable>("tags")?.sequence_values::<LuaTable>() {
             let child = child?;
             // What a later version or an extension adds in its own namespace means nothing here.
-            if child.raw_get::<LuaTable>("attr")?.raw_get::<Option<LuaString>>("xmlns")?
+            if child
+                .raw_get::<LuaTable>("attr")?
+                .raw_get::<Option<LuaString>>("xmlns")?
                 .is_some_and(|ns| ns == NS)
             {
                 element.children.push(read(&child, depth + 1)?);

@@ -22,7 +22,9 @@ impl<T> Handle<T> {
     /// see it again, which is what `AssertUnwindSafe` asks for.
     pub fn call<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> LuaResult<R> {
         let Some(inner) = self.0.as_mut() else {
-            return Err(LuaError::runtime("dmuc: this instance was discarded after an internal error"));
+            return Err(LuaError::runtime(
+                "dmuc: this instance was discarded after an internal error",
+            ));
         };
         catch_unwind(AssertUnwindSafe(|| f(inner))).map_err(|panic| {
             let broken = self.0.take();

@@ -48,6 +48,7 @@ fn options(lua: &Lua, (): ()) -> LuaResult<LuaTable> {
     for option in Config::OPTIONS {
         let entry = lua.create_table()?;
         entry.set("name", option.name)?;
+        entry.set("time", option.unit == Unit::Millis)?;
         entry.set("default", option.default)?;
         entry.set("min", option.min)?;
         entry.set("max", option.max)?;

@@ -69,7 +69,11 @@ fn level(level: Level) -> &'static str {
 pub fn drain(lua: &Lua, (): ()) -> LuaResult<(LuaTable, u64)> {
     let list = lua.create_table()?;
     for entry in QUEUED.receiver.try_iter().take(QUEUE) {
-        list.push(lua.create_sequence_from([level(entry.level), &entry.target, &entry.message])?)?;
+        list.push(lua.create_sequence_from([
+            level(entry.level),
+            &entry.target,
+            &entry.message,
+        ])?)?;
     }
     Ok((list, QUEUED.dropped.swap(0, Ordering::Relaxed)))
 }

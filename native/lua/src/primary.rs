@@ -3,10 +3,10 @@
 use dmuc_core::{Actions, Answer, Bounce, PayloadIn, Room, Support, Verdict};
 use mlua::prelude::*;
 
+use crate::SharedHandle;
 use crate::decode::{self, facts, millis};
 use crate::encode;
 use crate::handle::Handle;
-use crate::SharedHandle;
 
 /// `is_envelope_id(id)`: whether an error with this id may be about an envelope.
 pub fn is_envelope_id(_: &Lua, id: LuaString) -> LuaResult<bool> {
@@ -16,7 +16,10 @@ pub fn is_envelope_id(_: &Lua, id: LuaString) -> LuaResult<bool> {
 pub struct SupportHandle(Handle<Support>);
 
 /// `support(seed, shared)`
-pub fn support(_: &Lua, (seed, shared): (u64, LuaUserDataRef<SharedHandle>)) -> LuaResult<SupportHandle> {
+pub fn support(
+    _: &Lua,
+    (seed, shared): (u64, LuaUserDataRef<SharedHandle>),
+) -> LuaResult<SupportHandle> {
     Ok(SupportHandle(Handle::new(Support::new(seed, shared.0.clone()))))
 }
 
@@ -40,9 +43,7 @@ impl LuaUserData for SupportHandle {
             this.0.call(|support| support.announced(millis(now), &domain))?;
             Ok(())
         });
-        methods.add_method_mut("next_question", |_, this, ()| {
-            this.0.call(Support::next_question)
-        });
+        methods.add_method_mut("next_question", |_, this, ()| this.0.call(Support::next_question));
         methods.add_method_mut("forget", |_, this, domain: String| {
             this.0.call(|support| support.forget(&domain))
         });
@@ -127,11 +128,8 @@ impl LuaUserData for RoomHandle {
         methods.add_method_mut(
             "setup_result",
             |lua, this, (now, domain, id, answer): (u64, String, String, Option<LuaTable>)| {
-                let answer =
-                    answer.map(|table| decode::element(&table, None)).transpose()?;
-                this.act(lua, |room| {
-                    room.setup_result(millis(now), &domain, &id, answer.as_ref())
-                })
+                let answer = answer.map(|table| decode::element(&table, None)).transpose()?;
+                this.act(lua, |room| room.setup_result(millis(now), &domain, &id, answer.as_ref()))
             },
         );
         methods.add_method_mut(
