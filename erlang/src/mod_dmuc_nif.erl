@@ -9,7 +9,8 @@
 -export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
          support_announced/3, support_forget/2, support_export/3, support_import/5]).
 -export([room_new/3, room_capture/4, room_capture_many/4, room_event/4, room_event_dirty/4,
-         room_support/4, room_setup_result/5, room_report/4, room_bounced/5, room_occupants/3,
+         room_support/4, room_setup_result/5, room_report/4, room_bounced/5,
+         room_occupants_asked/1, room_occupants/3,
          room_tick/2, room_close/2, room_status/1]).
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
@@ -175,6 +176,9 @@ room_report(_Room, _Now, _Domain, _Body) -> ?NIF.
 
 -spec room_bounced(native(), millis(), binary(), binary(), refused | unknown) -> actions().
 room_bounced(_Room, _Now, _Domain, _Id, _Fate) -> ?NIF.
+
+-spec room_occupants_asked(native()) -> ok.
+room_occupants_asked(_Room) -> ?NIF.
 
 -spec room_occupants(native(), millis(), [jid()]) -> actions().
 room_occupants(_Room, _Now, _Jids) -> ?NIF.

@@ -25,6 +25,9 @@ table() ->
       <<"Longest time for which the replica waits with an acknowledgement.">>},
      {ack_timeout, time, 300000, 5000, 3600000,
       <<"Time without acknowledgement after which the primary takes a link for broken.">>},
+     {probe_after, time, 10000, 1000, 3600000,
+      <<"Time without acknowledgement after which the primary probes with an empty envelope, so that "
+        "a dead stream is noticed by the server.">>},
      {hold_time, time, 10000, 0, 3600000,
       <<"Time for which the primary waits for the fate of envelopes on a broken stream.">>},
      {fate_timeout, time, 10000, 100, 600000,

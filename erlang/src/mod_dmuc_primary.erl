@@ -40,7 +40,6 @@
          payloads = [] :: [stanza()],           % newest first
          remote = #{} :: #{binary() => boolean()},
          passed :: stanza() | undefined,        % a broadcast that the core has seen already
-         gone :: #{ljid() => true} | undefined, % who left while a snapshot is under way
          timer :: reference() | undefined}).
 
 -type message_in() :: flush | open | reopen | tick |
@@ -302,10 +301,9 @@ capture(Primary, From, #jid{lserver = Domain} = To, Pkt) ->
     end.
 
 -spec capture(#room{}, jid(), stanza()) -> pass | hold.
-capture(#room{handle = Handle} = Room0, To, Key) ->
+capture(#room{handle = Handle} = Room, To, Key) ->
     LTo = mod_dmuc_xml:ljid(To),
     Facts = mod_dmuc_xml:facts(Key),
-    Room = note_gone(LTo, Facts, Room0),
     case mod_dmuc_nif:room_capture(Handle, mod_dmuc:now(), LTo, Facts) of
         pass ->
             keep(Room),
@@ -317,16 +315,6 @@ capture(#room{handle = Handle} = Room0, To, Key) ->
             {Token, Room1} = token(Key, Room),
             keep(mark(hold(LTo, Token, Room1))),
             hold
-    end.
-
--spec note_gone(ljid(), mod_dmuc_nif:facts(), #room{}) -> #room{}.
-note_gone(_To, _Facts, #room{gone = undefined} = Room) ->
-    Room;
-note_gone(To, Facts, #room{gone = Gone} = Room) ->
-    case mod_dmuc_xml:stay(Facts) of
-        ends -> Room#room{gone = Gone#{To => true}};
-        goes_on -> Room#room{gone = maps:remove(To, Gone)};
-        unknown -> Room
     end.
 
 %% Gives the recipients for whom the broadcast goes on as it is.
@@ -492,12 +480,6 @@ input(_Message, undefined) ->
     undefined;
 input(flush, Room) ->
     Room;
-input(open, Room) ->
-    keep(Room#room{gone = #{}});
-input({occupants, Jids}, #room{gone = #{} = Gone} = Room) ->
-    %% The snapshot is older than what this process has seen since.
-    Still = [Jid || Jid <- Jids, not is_map_key(Jid, Gone)],
-    input({occupants, Still}, keep(Room#room{gone = undefined}));
 input(Message, #room{handle = Handle} = Room) ->
     try call(Message, Handle, mod_dmuc:now()) of
         Actions -> perform(Actions, {}, Room)
@@ -508,6 +490,9 @@ input(Message, #room{handle = Handle} = Room) ->
 
 -spec call(message_in() | close, mod_dmuc_nif:native(), mod_dmuc_nif:millis()) ->
           mod_dmuc_nif:actions().
+call(open, Handle, _Now) ->
+    ok = mod_dmuc_nif:room_occupants_asked(Handle),
+    {undefined, []};
 call(tick, Handle, Now) ->
     mod_dmuc_nif:room_tick(Handle, Now);
 call(close, Handle, Now) ->

@@ -1,7 +1,7 @@
 %%% Stanzas as the core wants them described, and what it answers as stanzas.
 -module(mod_dmuc_xml).
 
--export([facts/1, stay/1, key/1, encode/1, decode/1, element/1, incoming/1, complete/1]).
+-export([facts/1, key/1, encode/1, decode/1, element/1, incoming/1, complete/1]).
 -export([jid/1, ljid/1, message/4, iq/3, refusal/5, iq_error/3, failure/2, eviction/3]).
 
 -include("xmpp.hrl").
@@ -78,19 +78,6 @@ muc_user(#muc_user{status_codes = Codes, items = Items, destroy = Destroy}) ->
     Renamed = case lists:member(303, Codes) of true -> ?CODE_303; false -> 0 end,
     Jid = case [1 || #muc_item{jid = #jid{}} <- Items] of [] -> 0; _ -> ?ITEM_JID end,
     Self bor Renamed bor Jid bor case Destroy of undefined -> 0; _ -> ?DESTROY end.
-
-%% What a stanza of a room says about its recipient's stay.
--spec stay(mod_dmuc_nif:facts()) -> ends | goes_on | unknown.
-stay(Facts) when Facts band (?PRESENCE bor ?NICK) /= (?PRESENCE bor ?NICK) ->
-    unknown;
-stay(Facts) when Facts band (7 bsl 2) == 0 ->
-    goes_on;
-stay(Facts) when Facts band (7 bsl 2) == ?UNAVAILABLE,
-                 (Facts band ?DESTROY /= 0 orelse
-                  Facts band (?CODE_110 bor ?CODE_303) == ?CODE_110) ->
-    ends;
-stay(_Facts) ->
-    unknown.
 
 %% What equal copies have in common.
 -spec key(stanza()) -> stanza().

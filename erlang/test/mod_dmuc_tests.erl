@@ -19,7 +19,6 @@ all_test_() ->
       fun facts_of_presences/0,
       fun facts_of_raw_presences/0,
       fun facts_of_other_stanzas/0,
-      fun ends_of_stays/0,
       fun copies_share_a_key/0,
       fun encoded_stanzas_come_back/0,
       fun incoming_tells_each_operation/0,
@@ -95,15 +94,6 @@ facts_of_other_stanzas() ->
     ?assertEqual(0, mod_dmuc_xml:facts(#message{type = groupchat, from = Room})),
     ?assertEqual(2 bsl 2, mod_dmuc_xml:facts(#message{type = error, from = Room})),
     ?assertEqual(2, mod_dmuc_xml:facts(#iq{type = get, from = Room})).
-
-ends_of_stays() ->
-    Stay = fun(Type, X) -> mod_dmuc_xml:stay(mod_dmuc_xml:facts(occupant(Type, [X]))) end,
-    ?assertEqual(ends, Stay(unavailable, #muc_user{status_codes = [110]})),
-    ?assertEqual(ends, Stay(unavailable, #muc_user{destroy = #muc_destroy{}})),
-    ?assertEqual(unknown, Stay(unavailable, #muc_user{status_codes = [110, 303]})),
-    ?assertEqual(unknown, Stay(unavailable, #muc_user{})),
-    ?assertEqual(goes_on, Stay(available, #muc_user{})),
-    ?assertEqual(unknown, mod_dmuc_xml:stay(mod_dmuc_xml:facts(#iq{type = get}))).
 
 %%%===================================================================
 %%% XML

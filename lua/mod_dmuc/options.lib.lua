@@ -1,4 +1,5 @@
--- Options: their names, defaults and ranges are the core's, with `dmuc_` before them.
+-- Options: their names, defaults and ranges are the core's, with `dmuc_` before them. Times are in
+-- seconds, as everywhere in Prosody; the core has milliseconds.
 
 local prefix = "dmuc_";
 
@@ -10,13 +11,18 @@ local function read(native)
 		known[name] = true;
 		local value = module:get_option(name);
 		if value ~= nil then
+			local unit = option.time and 1000 or 1;
 			local number = tonumber(value);
-			if not number or number % 1 ~= 0 then
-				return nil, ("option '%s' must be a whole number, not %s"):format(name, tostring(value));
-			elseif number < option.min or number > option.max then
-				return nil, ("option '%s' is %s, must be from %d to %d (%s)"):format(name, tostring(value), option.min, option.max, option.doc);
+			if not number or (unit == 1 and number % 1 ~= 0) then
+				return nil, ("option '%s' must be a %s, not %s"):format(name,
+					option.time and "number of seconds" or "whole number", tostring(value));
 			end
-			set[option.name] = math.floor(number);
+			number = math.floor(number * unit + 0.5);
+			if number < option.min or number > option.max then
+				return nil, ("option '%s' is %s, must be from %g to %g%s (%s)"):format(name, tostring(value),
+					option.min / unit, option.max / unit, option.time and " seconds" or "", option.doc);
+			end
+			set[option.name] = number;
 		end
 	end
 	local config = require "core.configmanager".getconfig();

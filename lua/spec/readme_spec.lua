@@ -9,9 +9,13 @@ describe("the README", function ()
 		for _, option in ipairs(native.options()) do
 			local row = readme:match("\n(| `dmuc_" .. option.name .. "` [^\n]*)");
 			assert.is_string(row, option.name .. " is missing");
-			local default, min, max, doc = row:match("|[^|]*| (%d+) +| (%d+) to (%d+) +| (.-) |$");
+			local default, min, max, unit, doc = row:match("|[^|]*| ([%d.]+) +| ([%d.]+) to ([%d.]+)( ?s?) +| (.-) |$");
+			local function value(text)
+				return option.time and tonumber(text) * 1000 or tonumber(text);
+			end
+			assert.equal(option.time, unit == " s", option.name);
 			assert.same({ option.default, option.min, option.max, option.doc },
-				{ tonumber(default), tonumber(min), tonumber(max), doc }, option.name);
+				{ value(default), value(min), value(max), doc }, option.name);
 			documented = documented + 1;
 		end
 		local _, rows = readme:gsub("\n| `dmuc_", "");

@@ -130,6 +130,11 @@ impl Audience {
         self.jids.remove(&index);
     }
 
+    /// How many indexes have a JID, of sessions that are served or not.
+    pub fn known(&self) -> usize {
+        self.jids.len()
+    }
+
     /// One above the highest index given.
     pub fn bound(&self) -> u32 {
         self.next

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::Counters;
 
 macro_rules! options {
-    ($($(#[doc = $doc:literal])* $name:ident: $default:literal, $min:literal ..= $max:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident: $unit:ident $default:literal, $min:literal ..= $max:literal;)*) => {
         /// Every option. Times are in milliseconds, sizes in bytes.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Config { $($(#[doc = $doc])* pub $name: u64,)* }
@@ -19,7 +19,7 @@ macro_rules! options {
         impl Config {
             /// Name, default, least, most and meaning of every option.
             pub const OPTIONS: &[OptionDef] = &[$(OptionDef {
-                name: stringify!($name), default: $default, min: $min, max: $max,
+                name: stringify!($name), unit: Unit::$unit, default: $default, min: $min, max: $max,
                 doc: concat!($($doc,)*),
             },)*];
 
@@ -42,11 +42,24 @@ macro_rules! options {
     };
 }
 
+/// What the value of an option counts. In their configuration the servers take times in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Milliseconds.
+    Millis,
+}
+
 /// An option as documented.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionDef {
     /// Name, as in both servers' configuration (there with the server's own prefix).
     pub name: &'static str,
+    /// What its value counts.
+    pub unit: Unit,
     /// Default.
     pub default: u64,
     /// Least value allowed.
@@ -59,49 +72,52 @@ pub struct OptionDef {
 
 options! {
     /// Occupants of a domain in a room from which on a link is set up; for one, plain is as cheap.
-    min_occupants: 2, 1..=1000;
+    min_occupants: Count 2, 1..=1000;
     /// Longest envelope in bytes; a stanza of more than half of it goes plainly. The replica may ask for less.
-    max_envelope_bytes: 262144, 4096..=10485760;
+    max_envelope_bytes: Bytes 262144, 4096..=10485760;
     /// Copies (expanded) of a link that may wait for an acknowledgement or in its queue.
-    max_unacked_copies: 1000000, 1000..=100000000;
+    max_unacked_copies: Count 1000000, 1000..=100000000;
     /// Bytes of a link that may wait for an acknowledgement or in its queue.
-    max_unacked_bytes: 33554432, 65536..=1073741824;
+    max_unacked_bytes: Bytes 33554432, 65536..=1073741824;
     /// Envelopes after which the replica acknowledges at once.
-    ack_every: 32, 1..=1000;
+    ack_every: Count 32, 1..=1000;
     /// Longest time for which the replica waits with an acknowledgement.
-    ack_delay: 2000, 0..=60000;
+    ack_delay: Millis 2000, 0..=60000;
     /// Time without acknowledgement after which the primary takes a link for broken.
-    ack_timeout: 300000, 5000..=3600000;
+    ack_timeout: Millis 300000, 5000..=3600000;
+    /// Time without acknowledgement after which the primary probes with an empty envelope, so that a
+    /// dead stream is noticed by the server.
+    probe_after: Millis 10000, 1000..=3600000;
     /// Time for which the primary waits for the fate of envelopes on a broken stream.
-    hold_time: 10000, 0..=3600000;
+    hold_time: Millis 10000, 0..=3600000;
     /// Time for which the primary waits for the fate of the other envelopes after a refusal.
-    fate_timeout: 10000, 100..=600000;
+    fate_timeout: Millis 10000, 100..=600000;
     /// Time for which the primary waits for the answer to a set-up.
-    setup_timeout: 30000, 1000..=300000;
+    setup_timeout: Millis 30000, 1000..=300000;
     /// Idle time after which the primary probes a link with an empty envelope.
-    ping_interval: 60000, 1000..=3600000;
+    ping_interval: Millis 60000, 1000..=3600000;
     /// Time for which a domain's yes to the disco#info question is kept.
-    support_yes: 86400000, 1000..=604800000;
+    support_yes: Millis 86400000, 1000..=604800000;
     /// Time for which a domain's no is kept.
-    support_no: 3600000, 1000..=604800000;
+    support_no: Millis 3600000, 1000..=604800000;
     /// Disco questions in flight at once.
-    support_in_flight: 100, 1..=10000;
+    support_in_flight: Count 100, 1..=10000;
     /// Domains whose answer is remembered.
-    support_entries: 100000, 10..=10000000;
+    support_entries: Count 100000, 10..=10000000;
     /// First waiting time after a link failed; it doubles with each failure.
-    retry_min: 5000, 100..=3600000;
+    retry_min: Millis 5000, 100..=3600000;
     /// Longest waiting time after a link failed.
-    retry_max: 3600000, 1000..=86400000;
+    retry_max: Millis 3600000, 1000..=86400000;
     /// Occupants of one link.
-    max_audience: 50000, 2..=1000000;
+    max_audience: Count 50000, 2..=1000000;
     /// Links that a replica accepts in all.
-    max_links: 10000, 1..=1000000;
+    max_links: Count 10000, 1..=1000000;
     /// Links that a replica accepts from one domain.
-    max_links_per_domain: 2000, 1..=1000000;
+    max_links_per_domain: Count 2000, 1..=1000000;
     /// Consent records of a replica.
-    max_consents: 1000000, 100..=100000000;
+    max_consents: Count 1000000, 100..=100000000;
     /// Time after which a session's unanswered leave closes its consent record.
-    consent_expiry: 600000, 1000..=86400000;
+    consent_expiry: Millis 600000, 1000..=86400000;
 }
 
 /// Why an option was refused.

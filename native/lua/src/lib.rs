@@ -13,7 +13,7 @@ mod replica;
 
 use std::sync::Arc;
 
-use dmuc_core::{ABI, Config, NS, Shared};
+use dmuc_core::{ABI, Config, NS, Shared, Unit};
 use mlua::prelude::*;
 
 /// Options and counters of one host, as userdata.

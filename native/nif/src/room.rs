@@ -152,6 +152,12 @@ fn room_bounced<'a>(
     actions(env, &room.0.lock().bounced(Millis(now), domain, id, fate))
 }
 
+#[rustler::nif]
+fn room_occupants_asked(room: Handle) -> Atom {
+    room.0.lock().occupants_asked();
+    atoms::ok()
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn room_occupants<'a>(env: Env<'a>, room: Handle, now: u64, jids: Term) -> NifResult<Term<'a>> {
     let jids = Jids::from_list(jids)?;

@@ -18,7 +18,10 @@ pub fn suite() -> Suite {
 }
 
 async fn run(pairing: Pairing) -> Result<()> {
-    let lab = pairing.lab_with("ghosts", |spec| spec.dmuc_option("hold_time", 2000)).start().await?;
+    let lab = pairing
+        .lab_with("ghosts", |spec| spec.dmuc_option("hold_time", 2).dmuc_option("probe_after", 2))
+        .start()
+        .await?;
     let outcome = play(&lab).await;
     lab.finish(outcome).await
 }

@@ -61,9 +61,10 @@ async fn play(lab: &Lab, end: End) -> Result<()> {
     for client in &everybody {
         let got = client.bodies(&room);
         ensure!(got == order, "{}: {}", client.jid(), difference(&order, &got));
-        let out = client.received().into_iter().find(|r| {
-            r.element.name() == "presence" && r.attr("type") == "unavailable"
-        });
+        let out = client
+            .received()
+            .into_iter()
+            .find(|r| r.element.name() == "presence" && r.attr("type") == "unavailable");
         ensure!(out.is_none(), "{} heard that somebody is out: {out:?}", client.jid());
     }
     let seen = traffic::sort(&wire.records(), "b", &room);

@@ -32,7 +32,12 @@ pub fn run() -> Tally {
         let scratch = paths::target().join("lint-ebin");
         let outcome = std::fs::create_dir_all(&scratch).map_err(Into::into);
         let options = ["-Werror", "+warn_unused_vars", "+warn_export_vars", "+warn_shadow_vars"];
-        check("erlc", outcome.and_then(|()| stage::compile_erlang(&scratch, &options)));
+        check(
+            "erlc",
+            outcome.and_then(|()| {
+                stage::compile_erlang(&paths::root().join("erlang/src"), &scratch, &options)
+            }),
+        );
     }
     if run::exists("luacheck") {
         let mut luacheck = Command::new("luacheck");

@@ -5,6 +5,7 @@ mod lint;
 mod paths;
 mod run;
 mod setup;
+mod shells;
 mod stage;
 mod suites;
 mod tally;

@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("erlang-dev", "headers of Erlang, to compile the ejabberd module"),
     ("lua5.4", "the Lua that Prosody runs on, to try the Lua library by itself"),
     ("lua-check", "the linter for Lua"),
+    ("lua-busted", "runs the specs of the Lua module"),
     ("dnsmasq-base", "names for Prosody, which reads no /etc/hosts"),
     ("iproute2", "the loopback interface of the private network"),
     ("util-linux", "unshare and nsenter, the private network itself"),
@@ -32,12 +33,12 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 pub fn run() -> Result<()> {
     let missing: Vec<_> = PACKAGES.iter().filter(|(name, _)| !installed(name)).collect();
     if missing.is_empty() {
-        println!("setup: all {} packages are installed", PACKAGES.len());
+        eprintln!("setup: all {} packages are installed", PACKAGES.len());
         return Ok(());
     }
-    println!("setup: missing Debian packages:");
+    eprintln!("setup: missing Debian packages:");
     for (name, reason) in &missing {
-        println!("  {name:14} {reason}");
+        eprintln!("  {name:14} {reason}");
     }
     if !run::exists("apt-get") {
         bail!("these are packages of Debian, and there is no apt-get here to install them with");

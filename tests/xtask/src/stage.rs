@@ -20,26 +20,41 @@ use crate::{paths, run};
 pub fn run() -> Result<PathBuf> {
     let stage = paths::stage();
     let app = stage.join(format!("erlang/mod_dmuc-{}", env!("CARGO_PKG_VERSION")));
-    let nif = library("dmuc-nif")?;
-    place(&nif, &app.join("priv/lib/mod_dmuc.so"))?;
+    libraries(&stage, "release", &[])?;
     erlang(&app)?;
-    let lua = library("dmuc-lua")?;
-    place(&lua, &stage.join("lua/5.4/dmuc_native.so"))?;
     prosody(&stage.join("prosody/mod_dmuc"))?;
-    println!("stage: {}", stage.display());
+    eprintln!("stage: {}", stage.display());
     Ok(stage)
 }
 
-/// Builds a shared library for release; cargo says where it has put it.
-fn library(package: &str) -> Result<PathBuf> {
-    let messages = run::output(&mut run::cargo(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--message-format=json-render-diagnostics",
-        "--package",
-        package,
-    ]))?;
+/// Builds the libraries again with a feature that is for tests only, next to everything else of
+/// the stage, into `target/stage-FEATURE`.
+pub fn variant(feature: &str) -> Result<()> {
+    let (stage, variant) = (paths::stage(), paths::target().join(format!("stage-{feature}")));
+    if variant.exists() {
+        fs::remove_dir_all(&variant)?;
+    }
+    run::must(Command::new("cp").arg("-r").arg(&stage).arg(&variant))?;
+    libraries(&variant, "suites", &["--features", feature])
+}
+
+fn libraries(stage: &Path, profile: &str, options: &[&str]) -> Result<()> {
+    let app = format!("erlang/mod_dmuc-{}", env!("CARGO_PKG_VERSION"));
+    let nif = library("dmuc-nif", profile, options)?;
+    place(&nif, &stage.join(app).join("priv/lib/mod_dmuc.so"))?;
+    let lua = library("dmuc-lua", profile, options)?;
+    place(&lua, &stage.join("lua/5.4/dmuc_native.so"))
+}
+
+/// Builds a shared library; cargo says where it has put it.
+fn library(package: &str, profile: &str, options: &[&str]) -> Result<PathBuf> {
+    let arguments = [
+        ["build", "--quiet", "--message-format=json-render-diagnostics"].as_slice(),
+        &["--profile", profile, "--package", package],
+        options,
+    ]
+    .concat();
+    let messages = run::output(&mut run::cargo(&arguments))?;
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -73,7 +88,7 @@ fn erlang(app: &Path) -> Result<()> {
     for entry in fs::read_dir(&ebin)? {
         fs::remove_file(entry?.path())?;
     }
-    compile_erlang(&ebin, &[])?;
+    compile_erlang(&paths::root().join("erlang/src"), &ebin, &[])?;
     for entry in fs::read_dir(paths::root().join("erlang/src"))? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(".app.src") {
@@ -83,11 +98,10 @@ fn erlang(app: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs `erlc` over all modules, with the headers of everything that ejabberd brings.
-pub fn compile_erlang(ebin: &Path, options: &[&str]) -> Result<()> {
-    let source = paths::root().join("erlang/src");
+/// Runs `erlc` over all modules of a directory, with the headers of everything that ejabberd brings.
+pub fn compile_erlang(source: &Path, ebin: &Path, options: &[&str]) -> Result<()> {
     let mut modules = Vec::new();
-    for entry in fs::read_dir(&source).with_context(|| format!("cannot read {source:?}"))? {
+    for entry in fs::read_dir(source).with_context(|| format!("cannot read {source:?}"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "erl") {
             modules.push(path);
@@ -110,10 +124,7 @@ pub fn compile_erlang(ebin: &Path, options: &[&str]) -> Result<()> {
     )?;
     let mut erlc = Command::new("erlc");
     erlc.env("ERL_LIBS", &libs).arg("+debug_info").args(options).arg("-o").arg(ebin);
-    let own = paths::root().join("erlang/include");
-    if own.is_dir() {
-        erlc.arg("-I").arg(own);
-    }
+    erlc.arg("-I").arg(paths::root().join("erlang/src"));
     // ejabberd's logger.hrl has to win over Erlang's own.
     let (first, rest): (Vec<_>, Vec<_>) =
         known.lines().map(Path::new).partition(|path| path.starts_with(&libs));
@@ -127,7 +138,7 @@ pub fn compile_erlang(ebin: &Path, options: &[&str]) -> Result<()> {
 }
 
 /// `/usr/lib/<triplet>`, where Debian keeps ejabberd.
-fn multiarch() -> Result<PathBuf> {
+pub fn multiarch() -> Result<PathBuf> {
     for entry in fs::read_dir("/usr/lib")? {
         let dir = entry?.path();
         let Ok(inside) = fs::read_dir(&dir) else { continue };

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::tally::Tally;
-use crate::{lint, paths, run, setup, stage, suites};
+use crate::{lint, paths, run, setup, shells, stage, suites};
 
 /// Which tests.
 #[derive(Args)]
@@ -24,6 +24,7 @@ const OWN: &[(&str, &str)] = &[
     ("lint", "formatting and linters"),
     ("core", "the protocol, without servers"),
     ("kit", "the laboratory itself, with plain servers"),
+    ("shells", "the Erlang and Lua modules without servers"),
 ];
 
 /// Runs the tests; whether all passed.
@@ -88,6 +89,7 @@ fn own(name: &str) -> Result<Tally> {
     let tally = match name {
         "lint" => lint::run(),
         "core" => unit(&["--package", "dmuc-core"])?,
+        "shells" => shells::run(&stage::run()?),
         _ => kit()?,
     };
     tally.report(name);
@@ -122,6 +124,13 @@ fn kit() -> Result<Tally> {
 
 fn integration(program: &Path, stage: &Path, name: &str) -> Result<Tally> {
     println!("== {name}");
+    if name == "native" {
+        for feature in ["planted-faults", "wrong-abi"] {
+            if counted(feature, stage::variant(feature)).is_none() {
+                return Ok(Tally::one(false));
+            }
+        }
+    }
     let (succeeded, lines) = run::tee(suites::command(program, stage).args(["--suite", name]))?;
     let own = format!("suite {name}:");
     let last = lines.iter().rev().find(|line| line.starts_with(&own));

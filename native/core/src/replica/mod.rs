@@ -239,6 +239,7 @@ impl Replica {
             match Op::read(child, 0) {
                 Some(Op::Enter { index, jid, class })
                     if *jid::domain(&jid) == *self.domain
+                        && !link.index_of.contains_key(&jid)
                         && link.audience.admit(index, jid.clone(), class) =>
                 {
                     link.index_of.insert(jid, index);
@@ -321,6 +322,8 @@ impl Replica {
         id: &str,
         element: &Element<Incoming>,
     ) -> Actions {
+        #[cfg(feature = "planted-faults")]
+        crate::planted::envelope(from, element.attr("seq"));
         let mut out = Vec::new();
         if let Err(refusal) = self.take(now, from, element, &mut out) {
             self.shared.counters.add(refusal.counter, 1);
@@ -599,7 +602,8 @@ fn check(
     }
     let mut bound = link.audience.bound();
     let mut here: HashSet<u32> = HashSet::new();
-    let mut entering = 0;
+    let mut entering: HashMap<Arc<str>, u32> = HashMap::new();
+    let mut left: HashSet<u32> = HashSet::new();
     let known = |index: u32, here: &HashSet<u32>| {
         here.contains(&index) || link.audience.jid(index).is_some()
     };
@@ -609,14 +613,35 @@ fn check(
                 if index != bound || index == u32::MAX || *jid::domain(&jid) != *domain {
                     return Err(MALFORMED);
                 }
-                entering += 1;
-                if link.audience.seats.all().len() as usize + entering > max_audience {
+                // Nobody is in twice: one cast would become as many copies for him.
+                let seated = match entering.get(&jid).or_else(|| link.index_of.get(&jid)) {
+                    Some(at) => {
+                        (here.contains(at) || link.audience.seats.contains(*at))
+                            && !left.contains(at)
+                    }
+                    None => false,
+                };
+                if seated {
+                    return Err(MALFORMED);
+                }
+                entering.insert(jid, index);
+                // Those who are not served are remembered too, until the primary has left them out.
+                let known = link.audience.known().max(link.barred.len());
+                if link.audience.seats.all().len() as usize + entering.len() > max_audience
+                    || known + entering.len() > 2 * max_audience
+                {
                     return Err(LIMIT);
                 }
                 bound = index + 1;
                 here.insert(index);
             }
-            Op::Leave { index } | Op::Class { index, .. } => {
+            Op::Leave { index } => {
+                if !known(index, &here) {
+                    return Err(MALFORMED);
+                }
+                left.insert(index);
+            }
+            Op::Class { index, .. } => {
                 if !known(index, &here) {
                     return Err(MALFORMED);
                 }

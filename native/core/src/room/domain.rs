@@ -95,14 +95,14 @@ impl Domain {
     }
 
     /// Stops sending. Envelopes get `fate`s as they come; those without one at `until` are unknown.
-    pub fn drain(&mut self, until: Millis, reason: &'static str) {
+    pub fn drain(&mut self, room: &str, until: Millis, reason: &'static str) {
         if !matches!(self.state, State::Linked(_)) {
             return;
         }
         if let State::Linked(link) =
             std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) })
         {
-            log::info!("link with {} ends: {reason}", self.name);
+            log::info!("{room}: link with {} ends: {reason}", self.name);
             self.reason = reason;
             self.state = State::Draining(Drain {
                 link,

@@ -25,7 +25,8 @@ use crate::grouping::group;
 use crate::ops::{LinkAccept, LinkOffer, Op, Report};
 use crate::time::Alarm;
 use crate::{
-    Action, Actions, Counter, Element, Facts, Incoming, Millis, Payload, PayloadIn, Shared, jid,
+    Action, Actions, Config, Counter, Element, Facts, Incoming, Millis, Payload, PayloadIn, Shared,
+    jid,
 };
 
 /// Time after which a session that the room did not remove on [`Action::Fail`] is served plainly.
@@ -97,6 +98,8 @@ pub struct Room {
     alarm: Alarm,
     /// Domains that may have come to deserve a link.
     candidates: Vec<usize>,
+    /// Sessions that have left while the host makes its list of occupants.
+    left_since: Option<HashSet<String>>,
     closed: bool,
 }
 
@@ -121,6 +124,7 @@ impl Room {
             call: 0,
             alarm: Alarm::default(),
             candidates: Vec::new(),
+            left_since: None,
             closed: false,
         })
     }
@@ -133,6 +137,8 @@ impl Room {
 
     /// Asked before each stanza of the room to a remote full JID is routed.
     pub fn capture(&mut self, now: Millis, to: &str, facts: Facts) -> Verdict {
+        #[cfg(feature = "planted-faults")]
+        crate::planted::capture(to);
         if self.closed || !jid::is_session(to) {
             return Verdict::Pass;
         }
@@ -165,6 +171,8 @@ impl Room {
         payloads: Vec<PayloadIn>,
         copies: &[(&str, u32)],
     ) -> Actions {
+        #[cfg(feature = "planted-faults")]
+        crate::planted::event(&payloads);
         self.call = self.next_payload;
         let payloads: Vec<Payload> = payloads
             .into_iter()
@@ -311,7 +319,7 @@ impl Room {
                 self.shared.counters.add(Counter::Oversize, 1);
                 let until = now + self.shared.config.ack_timeout;
                 self.alarm.by(until);
-                domain.drain(until, "a stanza was too large for an envelope");
+                domain.drain(&self.jid, until, "a stanza was too large for an envelope");
                 let State::Draining(drain) = &mut domain.state else { continue };
                 for (_, token, members) in std::iter::once(first).chain(groups) {
                     for number in members {
@@ -321,8 +329,7 @@ impl Room {
                 continue;
             }
             out.extend(composer.finish());
-            self.alarm.by(now + self.shared.config.ping_interval);
-            self.alarm.by(now + self.shared.config.ack_timeout);
+            self.watch(number);
         }
         for number in gone {
             self.forget(number);
@@ -342,6 +349,13 @@ impl Room {
 
     /// Takes note of a stanza that goes, or will go, plainly: who enters and who leaves.
     fn note(&mut self, now: Millis, to: &str, facts: Facts) {
+        if let Some(left) = &mut self.left_since {
+            if facts.is_own_end() {
+                left.insert(to.to_owned());
+            } else if facts.is_available() {
+                left.remove(to);
+            }
+        }
         if facts.is_available() {
             let number = match self.sessions.find(to) {
                 Some(number) => number,
@@ -362,6 +376,9 @@ impl Room {
 
     fn forget(&mut self, number: usize) {
         let session = self.sessions.remove(number);
+        if let Some(left) = &mut self.left_since {
+            left.insert(session.jid.to_string());
+        }
         let domain = &mut self.domains[session.domain];
         domain.occupants -= 1;
         if matches!(session.seat, Seat::Failing(_)) {
@@ -512,9 +529,9 @@ impl Room {
                     log::info!("{}: link with {} is up", self.jid, domain.name);
                     self.shared.counters.add(Counter::LinksUp, 1);
                     domain.reason = "linked";
-                    self.alarm.by(now + self.shared.config.ping_interval);
                     link.last_sent = now;
                     domain.state = State::Linked(link);
+                    self.watch(number);
                 }
                 None => {
                     self.shared.counters.add(Counter::SetupsFailed, 1);
@@ -600,7 +617,7 @@ impl Room {
         }
         if report.bye {
             link.decide_rest(Fate::Refused);
-            domain.drain(now, "the replica has taken its leave");
+            domain.drain(&self.jid, now, "the replica has taken its leave");
         }
         // At once, also while draining: the replica handles envelopes in order, so everything before
         // the one it refuses has been handled, and all else for this session is still held here.
@@ -633,7 +650,7 @@ impl Room {
                     },
                     1,
                 );
-                domain.drain(now + wait, reason);
+                domain.drain(&self.jid, now + wait, reason);
                 self.alarm.by(now + wait);
                 self.settle(now, number, &mut out);
             }
@@ -753,7 +770,7 @@ impl Room {
             };
             if full {
                 self.shared.counters.add(Counter::BufferFull, 1);
-                domain.drain(now, "the buffer of the link is full");
+                domain.drain(&self.jid, now, "the buffer of the link is full");
                 self.give_up(now, number, out);
             }
         }
@@ -766,11 +783,20 @@ impl Room {
         }
     }
 
-    /// dmuc starts to watch a room that is live already: full JIDs of its remote occupants. Those
-    /// whose entering or leaving [`Room::capture`] has seen since need not be right in it.
+    /// dmuc starts to watch a room that is live already, and its host is about to make a list of the
+    /// occupants. What [`Room::capture`] sees from here on is newer than that list.
+    pub fn occupants_asked(&mut self) {
+        self.left_since = Some(HashSet::new());
+    }
+
+    /// Full JIDs of the remote occupants of a room that is live already. Sessions that the room is
+    /// known to have stay as they are; those that have left since [`Room::occupants_asked`] are out.
     pub fn occupants(&mut self, now: Millis, sessions: &[&str]) -> Actions {
-        for session in sessions.iter().filter(|session| jid::is_session(session)) {
-            self.note(now, session, Facts(Facts::PRESENCE | Facts::NICK));
+        let left = self.left_since.take().unwrap_or_default();
+        for session in sessions {
+            if jid::is_session(session) && !left.contains(*session) {
+                self.note(now, session, Facts(Facts::PRESENCE | Facts::NICK));
+            }
         }
         let mut out = Vec::new();
         self.try_candidates(now, &mut out);
@@ -810,21 +836,29 @@ impl Room {
             State::Asking { until } | State::SettingUp { until, .. } => self.alarm.by(*until),
             State::Draining(drain) => self.alarm.by(drain.until),
             State::Linked(link) => {
-                let oldest = link.sent.front().map(|sent| sent.at + config.ack_timeout);
-                if oldest.is_some_and(|limit| now >= limit) {
-                    domain.drain(now, "the replica has stopped acknowledging");
+                let oldest = link.sent.front().map(|sent| sent.at);
+                if oldest.is_some_and(|at| now >= at + config.ack_timeout) {
+                    domain.drain(&self.jid, now, "the replica has stopped acknowledging");
                     return self.give_up(now, number, out);
                 }
-                if now >= link.last_sent + config.ping_interval {
+                if now >= probe_time(link, config) {
                     if link.audience.seats.all().is_empty() && link.sent.is_empty() {
                         return self.end(now, number, "no occupants left", out);
                     }
                     out.extend(Composer::new(link, &domain.name, &self.shared, now).probe());
                 }
-                self.alarm.by(link.last_sent + config.ping_interval);
-                if let Some(limit) = link.sent.front().map(|sent| sent.at + config.ack_timeout) {
-                    self.alarm.by(limit);
-                }
+                self.watch(number);
+            }
+        }
+    }
+
+    /// Wakes up when a link is to be probed or given up.
+    fn watch(&mut self, number: usize) {
+        let config = &self.shared.config;
+        if let State::Linked(link) = &self.domains[number].state {
+            self.alarm.by(probe_time(link, config));
+            if let Some(oldest) = link.sent.front() {
+                self.alarm.by(oldest.at + config.ack_timeout);
             }
         }
     }
@@ -868,7 +902,7 @@ impl Room {
         self.closed = true;
         let mut out = Vec::new();
         for number in 0..self.domains.len() {
-            self.end(now, number, "the module is unloaded", &mut out);
+            self.end(now, number, "the room is no longer watched", &mut out);
             // Nobody will be here to hear of other fates; on a sound stream there are none.
             if let State::Draining(drain) = &mut self.domains[number].state {
                 drain.link.sent.retain(|sent| sent.fate.is_some());
@@ -903,6 +937,12 @@ impl Room {
     fn give(&mut self, list: Vec<Action>) -> Actions {
         Actions { list, wake: self.alarm.take() }
     }
+}
+
+/// When a link wants a probe: sooner if something on it is not acknowledged.
+fn probe_time(link: &Link, config: &Config) -> Millis {
+    let wait = if link.sent.is_empty() { config.ping_interval } else { config.probe_after };
+    link.last_sent + wait.min(config.ping_interval)
 }
 
 /// The replica does not serve `index` from envelope `seq` on: gives back what it has missed.
