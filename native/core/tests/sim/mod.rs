@@ -4,6 +4,9 @@
 //! The model room knows nothing of dmuc. It writes down what it sends to each stay of each session,
 //! and the domains write down what each session receives; [`World::verdict`] compares the two.
 
+// Each file of tests uses a part of this.
+#![allow(dead_code)]
+
 mod home;
 mod muc;
 
