@@ -54,6 +54,8 @@ table() ->
       <<"Links that a replica accepts in all.">>},
      {max_links_per_domain, int, 2000, 1, 1000000,
       <<"Links that a replica accepts from one domain.">>},
+     {max_consents_per_session, int, 500, 1, 1000000,
+      <<"Consent records of one session.">>},
      {max_consents, int, 1000000, 100, 100000000,
       <<"Consent records of a replica.">>},
      {consent_expiry, time, 600000, 1000, 86400000,

@@ -114,6 +114,8 @@ options! {
     max_links: Count 10000, 1..=1000000;
     /// Links that a replica accepts from one domain.
     max_links_per_domain: Count 2000, 1..=1000000;
+    /// Consent records of one session.
+    max_consents_per_session: Count 500, 1..=1000000;
     /// Consent records of a replica.
     max_consents: Count 1000000, 100..=100000000;
     /// Time after which a session's unanswered leave closes its consent record.

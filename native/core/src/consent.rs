@@ -143,6 +143,15 @@ struct Entry {
     left_at: Option<Millis>,
 }
 
+/// How many records there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// In all.
+    pub in_all: usize,
+    /// Of one session.
+    pub of_session: usize,
+}
+
 /// What an observed presence did to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -164,7 +173,7 @@ impl Consents {
         session: &str,
         to: &str,
         facts: Facts,
-        most: usize,
+        most: Most,
     ) -> Change {
         let (room, nick) = (jid::bare(to), jid::resource(to));
         if facts.is_unavailable() {
@@ -184,7 +193,8 @@ impl Consents {
             }
             return self.after_outgoing(now, room, session);
         }
-        if self.count >= most {
+        let of_session = self.of_session.get(session).map_or(0, HashMap::len);
+        if self.count >= most.in_all || of_session >= most.of_session {
             return Change::Full;
         }
         let mut record = Record::default();
@@ -266,9 +276,14 @@ impl Consents {
         })
     }
 
-    /// Every room that somebody asked to be in.
+    /// Every room that has let somebody in. (There are records of other JIDs that got a directed
+    /// presence too; nothing tells them apart before the answer.)
     pub fn rooms(&self) -> HashSet<Arc<str>> {
-        self.iter().map(|(room, _, _)| room.clone()).collect()
+        let joined = |record: &Record| record.stays.iter().any(|stay| stay.joined);
+        self.iter()
+            .filter(|(_, _, record)| joined(record))
+            .map(|(room, _, _)| room.clone())
+            .collect()
     }
 
     /// Closes records whose leave has not been answered for `expiry` milliseconds.
@@ -306,6 +321,7 @@ impl Consents {
 mod tests {
     use super::*;
 
+    const TEN: Most = Most { in_all: 10, of_session: 10 };
     const S: &str = "u@b.test/r";
     const NICK: &str = "room@c.a.test/n";
     const ROOM: &str = "room@c.a.test";
@@ -316,7 +332,7 @@ mod tests {
     const ERROR: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::ERROR);
 
     fn out(consents: &mut Consents, facts: Facts) -> Change {
-        consents.outgoing(Millis(0), S, NICK, facts, 10)
+        consents.outgoing(Millis(0), S, NICK, facts, TEN)
     }
 
     #[test]
@@ -396,7 +412,7 @@ mod tests {
         assert_eq!(c.next_expiry(10), Some(Millis(10)));
         out(&mut c, JOIN);
         assert!(c.expire(Millis(10), 10).is_empty());
-        c.outgoing(Millis(20), S, NICK, LEAVE, 10);
+        c.outgoing(Millis(20), S, NICK, LEAVE, TEN);
         assert_eq!(c.expire(Millis(30), 10).len(), 1);
         assert_eq!(c.count, 0);
     }
@@ -413,14 +429,18 @@ mod tests {
         assert!(d.import(Millis(0), ROOM, S, &packed));
         assert_eq!(d.get(ROOM, S), c.get(ROOM, S));
         assert!(!d.import(Millis(0), ROOM, S, "nonsense"));
-        assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, 1), Change::Full);
+        let one = Most { in_all: 1, of_session: 10 };
+        assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, one), Change::Full);
+        let one_each = Most { in_all: 10, of_session: 1 };
+        let other = "other@c.a.test/n";
+        assert_eq!(d.outgoing(Millis(0), S, other, JOIN, one_each), Change::Full);
         assert_eq!(d.session_closed(S), [ROOM.into()]);
-        assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, 1), Change::Changed);
+        assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, one), Change::Changed);
     }
 
     #[test]
     fn a_plain_presence_to_a_bare_jid_asks_for_nothing() {
         let mut c = Consents::default();
-        assert_eq!(c.outgoing(Millis(0), S, ROOM, JOIN, 10), Change::None);
+        assert_eq!(c.outgoing(Millis(0), S, ROOM, JOIN, TEN), Change::None);
     }
 }

@@ -226,14 +226,26 @@ impl LinkAccept {
     }
 }
 
+/// A session that the replica does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Number of this refusal in the epoch, from 1. It is repeated until an envelope says that it has
+    /// been acted on.
+    pub number: u64,
+    /// From this link sequence number on.
+    pub seq: u64,
+    /// Index of the session.
+    pub index: u32,
+}
+
 /// What a replica tells the primary about a link.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
     pub epoch: String,
     /// Every envelope up to this one has been handled; 0 is none.
     pub ack: u64,
-    /// (link sequence, index): from this envelope on the session is not served.
-    pub refused: Vec<(u64, u32)>,
+    /// Sessions that are not served, oldest first.
+    pub refused: Vec<Refused>,
     /// The replica ends the link; nothing after `ack` has been or will be handled.
     pub bye: bool,
 }
@@ -241,8 +253,10 @@ pub(crate) struct Report {
 impl Report {
     pub fn write<P>(&self) -> Element<P> {
         let mut element = Element::new("report").with("epoch", &self.epoch).with("ack", self.ack);
-        for (seq, index) in &self.refused {
-            element.children.push(Element::new("refuse").with("i", index).with("seq", seq));
+        for Refused { number, seq, index } in &self.refused {
+            element
+                .children
+                .push(Element::new("refuse").with("n", number).with("i", index).with("seq", seq));
         }
         if self.bye {
             element.children.push(Element::new("bye"));
@@ -261,9 +275,11 @@ impl Report {
         };
         for child in &element.children {
             match child.name.as_str() {
-                "refuse" => report
-                    .refused
-                    .push((indexes::long(child.attr("seq")?)?, indexes::number(child.attr("i")?)?)),
+                "refuse" => report.refused.push(Refused {
+                    number: indexes::long(child.attr("n")?)?,
+                    seq: indexes::long(child.attr("seq")?)?,
+                    index: indexes::number(child.attr("i")?)?,
+                }),
                 "bye" => report.bye = true,
                 // A later version may say more; what is not understood changes nothing here.
                 _ => {}
@@ -341,8 +357,12 @@ mod tests {
             LinkAccept { epoch: "e1".into(), max_bytes: 9, slots: 0, refused: set(&[1, 4]) };
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 5), Some(accept.clone()));
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 4), None, "index out of range");
-        let report =
-            Report { epoch: "e1".into(), ack: 7, refused: vec![(6, 1), (7, 2)], bye: true };
+        let report = Report {
+            epoch: "e1".into(),
+            ack: 7,
+            refused: vec![Refused { number: 1, seq: 6, index: 2 }],
+            bye: true,
+        };
         assert_eq!(Report::read(&report.write::<u8>()), Some(report));
     }
 }

@@ -177,6 +177,11 @@ impl Support {
                 Entry::Known { until, .. } => now < *until,
                 Entry::Open { .. } => true,
             });
+            if self.entries.len() >= most {
+                let known = |entry: &Entry| matches!(entry, Entry::Known { .. });
+                let victim = self.entries.iter().find(|(_, e)| known(e)).map(|(d, _)| d.clone());
+                self.entries.remove(&victim.unwrap_or_default());
+            }
         }
         self.entries.len() < most || self.entries.contains_key(domain)
     }
@@ -236,13 +241,13 @@ mod tests {
             support.ask(Millis(0), &format!("d{n}.test"), "r");
             support.answered(Millis(0), &format!("d{n}.test"), Some(false));
         }
-        assert_eq!(support.ask(Millis(1), "x.test", "r"), Answer::No);
+        for n in 0..10 {
+            let asked = support.ask(Millis(1), &format!("x{n}.test"), "r");
+            assert_eq!(asked, Answer::Query, "an answer gives way");
+        }
+        assert_eq!(support.entries.len(), 10);
+        assert_eq!(support.ask(Millis(2), "y.test", "r"), Answer::No, "a question does not");
         assert_eq!(support.shared.counters.get(Counter::LimitHit), 1);
-        assert_eq!(
-            support.ask(Millis(2000), "x.test", "r"),
-            Answer::Query,
-            "expired ones gave way"
-        );
     }
 
     #[test]

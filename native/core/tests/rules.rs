@@ -248,6 +248,26 @@ fn a_session_without_consent_is_refused_and_served_plainly_from_that_number_on()
 }
 
 #[test]
+fn a_refusal_whose_report_was_lost_is_told_again() {
+    let mut world = linked(3, &[]);
+    let replica = world.homes[0].replica.as_mut().expect("loaded");
+    replica.import_consent(world.now, ROOM, &user(1), None);
+    say(&mut world, 0);
+    world.arrive_down(0);
+    let lost = world.homes[0].up.pop_front();
+    assert!(matches!(lost, Some(Up::Dmuc { .. })), "{lost:?}");
+    say(&mut world, 2);
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+    assert_eq!(count(&world, Counter::OccupantsRefused), 1, "and acted on once");
+    say(&mut world, 0);
+    world.quiet();
+    say(&mut world, 0);
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
 fn a_dead_link_is_probed_and_given_up() {
     let mut world = linked(2, &[("probe_after", 5000), ("ack_timeout", 60_000)]);
     say(&mut world, 0);
@@ -320,6 +340,28 @@ fn occupants_of_an_old_epoch_who_are_not_in_the_new_one_are_told() {
     assert_eq!(world.homes[0].evicted, [user(1)]);
     world.quiet();
     assert_eq!(state(&world), "linked");
+}
+
+#[test]
+fn a_set_up_that_follows_at_once_forgets_nobody() {
+    let mut replica = replica(&[]);
+    let join = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+    let yes = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
+    replica.outgoing(Millis(0), &user(1), &format!("{ROOM}/n1"), join);
+    for n in [0, 1] {
+        replica.incoming(Millis(0), &user(n), &format!("{ROOM}/n{n}"), yes);
+    }
+    replica.setup(Millis(1), ROOM, &link("e1", &[user(0), user(1)]));
+    // This one has not named all of its audience when the next comes.
+    let mut open = link("e2", &[user(0)]);
+    open.attrs.iter_mut().find(|(name, _)| name == "size").expect("size").1 = "2".into();
+    let evicted = |actions: dmuc_core::Actions| {
+        let evict =
+            |a: &Action| matches!(a, Action::Evict { session, .. } if **session == *user(1));
+        actions.list.iter().any(evict)
+    };
+    assert!(!evicted(replica.setup(Millis(2), ROOM, &open)));
+    assert!(evicted(replica.setup(Millis(3), ROOM, &link("e3", &[user(0)]))));
 }
 
 /// A replica by itself, with one member, and a hostile primary.
@@ -490,7 +532,7 @@ fn a_hostile_replica_cannot_confuse_the_primary() {
     };
     let refuse = |seq: &str, i: &str| {
         let mut report = report(&epoch, "0");
-        report.children.push(Element::new("refuse").with("seq", seq).with("i", i));
+        report.children.push(Element::new("refuse").with("n", 1).with("seq", seq).with("i", i));
         report
     };
     let bad = [

@@ -1,12 +1,16 @@
 //! One link as the replica holds it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
 use crate::Millis;
 use crate::audience::Audience;
+use crate::ops::Refused;
+
+/// Refusals in one report, some 30 kB; the rest goes with the next.
+const MAX_REFUSALS: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -18,8 +22,10 @@ pub(super) struct Link {
     pub lapsed: RoaringBitmap,
     /// Indexes that are not served: operations may still name them.
     pub refused: RoaringBitmap,
-    /// (link sequence, index) to be told with the next report.
-    pub refusals: Vec<(u64, u32)>,
+    /// Refusals that the primary has not said to have acted on: told with every report.
+    pub refusals: VecDeque<Refused>,
+    /// There are some that no report has told.
+    pub untold: bool,
     /// Refusals of this epoch so far.
     pub refusal_count: u64,
     /// Sessions with a refusal that the primary may not have acted on, and its number. A new stay of
@@ -65,10 +71,28 @@ impl Link {
         self.lapsed.remove(index);
         self.audience.seats.leave(index);
         self.refused.insert(index);
-        self.refusals.push((seq, index));
         self.refusal_count += 1;
+        self.refusals.push_back(Refused { number: self.refusal_count, seq, index });
+        self.untold = true;
         if let Some(jid) = self.audience.jid(index) {
             self.barred.insert(jid.clone(), self.refusal_count);
+        }
+    }
+
+    /// The primary has acted on this many refusals of the epoch.
+    pub fn acted_on(&mut self, refusals: u64) {
+        self.barred.retain(|_, refusal| *refusal > refusals);
+        while self.refusals.pop_front_if(|refused| refused.number <= refusals).is_some() {}
+    }
+
+    /// What the next report says: the refusals to tell, and the number up to which all envelopes are
+    /// handled. An acknowledgement never passes a refusal that it does not come with.
+    pub fn account(&self) -> (Vec<Refused>, u64) {
+        let ack = self.next_seq - 1;
+        let told = self.refusals.iter().take(MAX_REFUSALS).copied().collect();
+        match self.refusals.get(MAX_REFUSALS) {
+            Some(left_out) => (told, ack.min(left_out.seq - 1)),
+            None => (told, ack),
         }
     }
 

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use self::link::Link;
 use crate::audience::Audience;
-use crate::consent::{Change, Consents};
+use crate::consent::{Change, Consents, Most};
 use crate::ops::{self, LinkAccept, LinkOffer, Op, Report};
 use crate::time::Alarm;
 use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, indexes, jid};
@@ -94,7 +94,11 @@ impl Replica {
 
     /// A local session has sent a presence to a remote JID. True if a consent record changed.
     pub fn outgoing(&mut self, now: Millis, session: &str, to: &str, facts: Facts) -> bool {
-        let most = usize::try_from(self.shared.config.max_consents).unwrap_or(usize::MAX);
+        let size = |n| usize::try_from(n).unwrap_or(usize::MAX);
+        let most = Most {
+            in_all: size(self.shared.config.max_consents),
+            of_session: size(self.shared.config.max_consents_per_session),
+        };
         let change = self.consents.outgoing(now, session, to, facts, most);
         if facts.is_unavailable() && change == Change::Changed {
             self.alarm.by(now + self.shared.config.consent_expiry);
@@ -225,7 +229,8 @@ impl Replica {
             index_of: HashMap::new(),
             lapsed: RoaringBitmap::new(),
             refused: RoaringBitmap::new(),
-            refusals: Vec::new(),
+            refusals: VecDeque::new(),
+            untold: false,
             refusal_count: 0,
             barred: HashMap::new(),
             next_seq: 1,
@@ -267,13 +272,9 @@ impl Replica {
         let room: Arc<str> = from.into();
         match self.links.remove(from) {
             Some(old) => {
-                link.unconfirmed = old
-                    .audience
-                    .seats
-                    .all()
-                    .iter()
-                    .filter_map(|i| old.audience.jid(i).cloned())
-                    .collect();
+                let seats = old.audience.seats.all();
+                let seated = seats.iter().filter_map(|index| old.audience.jid(index).cloned());
+                link.unconfirmed = seated.chain(old.unconfirmed).collect();
             }
             None => *self.per_domain.entry(domain.into()).or_default() += 1,
         }
@@ -444,7 +445,7 @@ impl Replica {
     fn schedule(&mut self, now: Millis, room: &Arc<str>, at_once: bool, out: &mut Vec<Action>) {
         let config = &self.shared.config;
         let Some(link) = self.links.get_mut(room) else { return };
-        if at_once || !link.refusals.is_empty() || link.unreported >= config.ack_every {
+        if at_once || link.untold || link.unreported >= config.ack_every {
             self.report(room, false, out);
         } else if link.report_due.is_none() {
             let due = now + config.ack_delay;
@@ -457,12 +458,9 @@ impl Replica {
         let Some(link) = self.links.get_mut(room) else { return };
         link.unreported = 0;
         link.report_due = None;
-        let report = Report {
-            epoch: link.epoch.clone(),
-            ack: link.next_seq - 1,
-            refused: std::mem::take(&mut link.refusals),
-            bye,
-        };
+        link.untold = false;
+        let (refused, ack) = link.account();
+        let report = Report { epoch: link.epoch.clone(), ack, refused, bye };
         out.push(Action::Report {
             to: room.clone(),
             id: format!("dmucr-{}", self.rng.u32(..)),
@@ -682,7 +680,7 @@ fn apply(
 ) -> Plan {
     let mut plan = Plan { deliveries: Vec::new(), end: false };
     let acted_on = element.attr("refusals").and_then(indexes::long).unwrap_or(0);
-    link.barred.retain(|_, refusal| *refusal > acted_on);
+    link.acted_on(acted_on);
     for (nth, child) in element.children.iter().enumerate() {
         let Some(op) = Op::read(child, link.audience.bound()) else { continue };
         match op {

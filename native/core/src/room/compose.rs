@@ -31,6 +31,8 @@ impl RoomSequence {
 
 /// Longest markup of one operation that carries a payload, beside its index sets.
 const OP_MARKUP: usize = 96;
+/// Operations in one envelope; replicas take twice as many.
+const MAX_OPS: usize = 10_000;
 /// Longest markup around the operations: the message, the envelope, their attributes.
 const ENVELOPE_MARKUP: usize = 512;
 
@@ -75,8 +77,8 @@ impl<'a> Composer<'a> {
 
     /// Brings the replica's audience up to date with what changed since the set-up.
     fn settle(&mut self) {
-        while let Some(index) = self.link.unlisted.pop_front() {
-            self.enter(index, Class::Anonymous);
+        while let Some((index, class)) = self.link.unlisted.pop_front() {
+            self.enter(index, class);
         }
         for index in std::mem::take(&mut self.link.stale) {
             self.leave(index);
@@ -149,6 +151,13 @@ impl<'a> Composer<'a> {
     ) {
         let (scope, text) = cheapest(&self.link.audience.seats, set);
         let size = payload.bytes().len() + OP_MARKUP + text;
+        if ENVELOPE_MARKUP + size > self.link.max_bytes && set.len() > 1 {
+            // The list of indexes is too long: in two parts, which have no recipient in common.
+            let (lower, upper) = halves(set);
+            self.deliver(payload, group, &lower, numbers);
+            self.deliver(payload, group, &upper, numbers);
+            return;
+        }
         if self.len + size > self.link.max_bytes {
             self.flush();
         }
@@ -169,7 +178,7 @@ impl<'a> Composer<'a> {
 
     fn op(&mut self, op: Op<Payload>) {
         let len = op.write().markup_len();
-        if self.len + len > self.link.max_bytes {
+        if self.len + len > self.link.max_bytes || self.ops.len() >= MAX_OPS {
             self.flush();
         }
         self.len += len;
@@ -240,6 +249,13 @@ impl<'a> Composer<'a> {
         self.close(probe);
         self.out
     }
+}
+
+/// The lower and the upper half of a set.
+fn halves(set: &RoaringBitmap) -> (RoaringBitmap, RoaringBitmap) {
+    let lower: RoaringBitmap = set.iter().take(set.len() as usize / 2).collect();
+    let upper = set - &lower;
+    (lower, upper)
 }
 
 /// The shortest way to name a set: a scope with exceptions, or `None` to spell it out. With the

@@ -59,6 +59,10 @@ pub(super) struct Domain {
     pub state: State,
     /// Links that failed in a row.
     pub failures: u32,
+    /// When an announcement of the replica was last acted on.
+    pub announced: Option<Millis>,
+    /// Epoch of the link that ended last: reports of it may still be on their way.
+    pub last_epoch: Option<Arc<str>>,
     /// Why it is in this state, for the operator.
     pub reason: &'static str,
 }
@@ -71,6 +75,8 @@ impl Domain {
             failing: 0,
             state: State::Plain { retry: Millis(0) },
             failures: 0,
+            announced: None,
+            last_epoch: None,
             reason: "too few occupants",
         }
     }

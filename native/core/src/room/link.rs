@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Class};
 use crate::{Millis, Payload};
 
 /// What became of an envelope that has not been acknowledged.
@@ -37,7 +37,7 @@ pub(super) struct Link {
     pub epoch: Arc<str>,
     pub audience: Audience,
     /// Indexes of the set-up that are still to be sent as `enter`.
-    pub unlisted: VecDeque<u32>,
+    pub unlisted: VecDeque<(u32, Class)>,
     /// Indexes whose sessions left while the set-up was under way.
     pub stale: Vec<u32>,
     /// Refusals of single indexes that have been acted on in this epoch.
@@ -48,6 +48,7 @@ pub(super) struct Link {
     pub copies: u64,
     pub bytes: u64,
     pub last_sent: Millis,
+    pub up_since: Millis,
 }
 
 impl Link {
@@ -64,6 +65,7 @@ impl Link {
             copies: 0,
             bytes: 0,
             last_sent: now,
+            up_since: now,
         }
     }
 

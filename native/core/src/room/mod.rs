@@ -22,7 +22,7 @@ pub use self::link::is_envelope_id;
 use self::link::{Fate, Link};
 use self::session::{Seat, Sessions};
 use crate::grouping::group;
-use crate::ops::{LinkAccept, LinkOffer, Op, Report};
+use crate::ops::{LinkAccept, LinkOffer, Op, Refused, Report};
 use crate::time::Alarm;
 use crate::{
     Action, Actions, Config, Counter, Element, Facts, Incoming, Millis, Payload, PayloadIn, Shared,
@@ -31,6 +31,10 @@ use crate::{
 
 /// Time after which a session that the room did not remove on [`Action::Fail`] is served plainly.
 const FAIL_TIMEOUT: u64 = 30_000;
+/// Time after which a link that is acknowledged counts as sound: the next failure is a first one.
+const SETTLED: u64 = 60_000;
+/// Shortest time before a domain that said no is asked again.
+const ASK_AGAIN: u64 = 60_000;
 /// Bytes of a set-up's audience; the rest follows as `enter`.
 const SETUP_BYTES: usize = 65_536;
 
@@ -441,9 +445,14 @@ impl Room {
             if yes {
                 self.set_up(now, number, &mut out);
             } else {
-                let retry = now + self.shared.config.support_no;
-                self.domains[number].state = State::Plain { retry };
-                self.domains[number].reason = "does not speak dmuc";
+                // The cache answers most of these questions.
+                let domain = &mut self.domains[number];
+                domain.failures += 1;
+                let wait = domain.back_off(&self.shared.config).max(ASK_AGAIN);
+                domain.state =
+                    State::Plain { retry: now + wait.min(self.shared.config.support_no) };
+                domain.reason = "does not speak dmuc";
+                self.consider(now, number);
             }
         }
         self.give(out)
@@ -470,7 +479,7 @@ impl Room {
                 link.audience.seats.enter(index, session.class);
                 listed.push(enter);
             } else {
-                link.unlisted.push_back(index);
+                link.unlisted.push_back((index, session.class));
             }
         }
         let offer = LinkOffer {
@@ -518,18 +527,19 @@ impl Room {
                     for index in accept.refused {
                         self.shared.counters.add(Counter::OccupantsRefused, 1);
                         link.audience.seats.leave(index);
-                        link.stale.retain(|stale| *stale != index);
                         if let Some(jid) = link.audience.jid(index)
                             && let Some(session) = self.sessions.find_mut(jid)
                             && session.seat == Seat::At(index)
                         {
                             session.seat = Seat::Refused;
+                            link.stale.push(index);
                         }
                     }
                     log::info!("{}: link with {} is up", self.jid, domain.name);
                     self.shared.counters.add(Counter::LinksUp, 1);
                     domain.reason = "linked";
                     link.last_sent = now;
+                    link.up_since = now;
                     domain.state = State::Linked(link);
                     self.watch(number);
                 }
@@ -565,9 +575,13 @@ impl Room {
         let mut out = Vec::new();
         let number = self.by_name.get(domain).copied();
         match (element.name.as_str(), number) {
-            ("announce", number) => {
-                out.push(Action::SupportSeen { domain: domain.into() });
-                if let Some(number) = number {
+            // Of a domain without occupants there is nothing to remember.
+            ("announce", None) => {}
+            ("announce", Some(number)) => {
+                let last = self.domains[number].announced;
+                if last.is_none_or(|last| now.since(last) >= self.shared.config.retry_min) {
+                    self.domains[number].announced = Some(now);
+                    out.push(Action::SupportSeen { domain: domain.into() });
                     self.announced(now, number, &mut out);
                 }
             }
@@ -600,19 +614,24 @@ impl Room {
         let link = match &mut domain.state {
             State::Linked(link) => link,
             State::Draining(drain) => &mut drain.link,
+            // What was under way when the link ended.
+            _ if domain.last_epoch.as_deref() == Some(&*report.epoch) => return,
             _ => return self.shared.counters.add(Counter::BadReports, 1),
         };
         if *link.epoch != *report.epoch || report.ack >= link.next_seq {
             return self.shared.counters.add(Counter::BadReports, 1);
         }
         let mut plain = Vec::new();
-        for &(seq, index) in &report.refused {
-            refuse_index(link, &mut self.sessions, seq, index, &mut plain);
-            link.refusals += 1;
-            self.shared.counters.add(Counter::OccupantsRefused, 1);
+        for &Refused { number, seq, index } in &report.refused {
+            // Refusals are repeated until an envelope has said how many were acted on.
+            if number == link.refusals + 1 {
+                refuse_index(link, &mut self.sessions, seq, index, &mut plain);
+                link.refusals += 1;
+                self.shared.counters.add(Counter::OccupantsRefused, 1);
+            }
         }
         link.acknowledge(report.ack);
-        if report.ack > 0 {
+        if now.since(link.up_since) >= SETTLED {
             domain.failures = 0;
         }
         if report.bye {
@@ -674,6 +693,7 @@ impl Room {
         self.shared.counters.add(Counter::LinksDown, 1);
         let Drain { link, queue, announced, .. } = drain;
         let reason = domain.reason;
+        domain.last_epoch = Some(link.epoch.clone());
         let was_refused = link.sent.iter().any(|sent| sent.fate == Some(Fate::Refused));
         let (failing, muted) = self.fail_unknown(now, number, &link);
         self.resend(&link, queue, muted, out);
@@ -887,6 +907,7 @@ impl Room {
             out.extend(composer.finish());
             log::info!("{}: link with {} ends: {reason}", self.jid, domain.name);
             self.shared.counters.add(Counter::LinksDown, 1);
+            domain.last_epoch = domain.link().map(|link| link.epoch.clone());
             domain.state = State::Plain { retry: now };
             domain.reason = reason;
             for session in self.sessions.of_domain(number) {
@@ -968,6 +989,8 @@ fn refuse_index(
         && session.seat == Seat::At(index)
     {
         session.seat = Seat::Refused;
+        // So that both ends can forget the index.
+        link.stale.push(index);
     }
 }
 

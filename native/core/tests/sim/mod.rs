@@ -298,6 +298,11 @@ impl World {
     /// its order, once. A stay that the room ended because a stanza did not arrive may lack a tail,
     /// but for the room's own end; so may one whose session is gone.
     pub fn verdict(&self) -> Result<(), String> {
+        if let Some(ghost) =
+            self.muc.sessions().iter().find(|s| self.homes.iter().any(|home| home.is_gone(s)))
+        {
+            return Err(format!("{ghost} is gone and still in the room"));
+        }
         for home in &self.homes {
             for (session, received) in &home.received {
                 let stays = self.muc.sent_to(session);
