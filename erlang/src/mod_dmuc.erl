@@ -4,7 +4,6 @@
 -behaviour(gen_mod).
 
 -protocol({xep, 45, '1.34.3'}).
--protocol({xep, 282, '0.1'}).
 
 %% gen_mod callbacks
 -export([start/2, stop/1, reload/3, depends/2, mod_opt_type/1, mod_options/1, mod_doc/0]).
