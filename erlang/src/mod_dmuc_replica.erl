@@ -8,7 +8,8 @@
 -export([s2s_receive_packet/1, s2s_send_packet/1, sm_remove_connection_hook/3,
          disco_local_features/5]).
 %% For the server process
--export([find/1, register/1, unregister/1, setup/2, envelope/4, perform/2, session_gone/2]).
+-export([find/1, register/1, unregister/1, setup/2, envelope/4, perform/2, session_gone/2,
+         take_leave/1]).
 
 -compile({no_auto_import, [register/2, unregister/1]}).
 
@@ -226,10 +227,13 @@ setup(#replica{host = Host, server = Server} = Replica, #iq{from = From} = IQ) -
             locked(Server, Room,
                    fun() ->
                            import_unknown(Replica, From, Body),
-                           mod_dmuc_store:claim(Host, Room),
                            #replica{handle = Handle} = Replica,
-                           Actions = mod_dmuc_nif:replica_setup(Handle, mod_dmuc:now(),
-                                                                mod_dmuc_xml:ljid(From), Body),
+                           {_, List} = Actions =
+                               mod_dmuc_nif:replica_setup(Handle, mod_dmuc:now(),
+                                                          mod_dmuc_xml:ljid(From), Body),
+                           %% Before the answer, and only for a link: anybody can ask.
+                           lists:keymember(result, 1, List) andalso
+                               mod_dmuc_store:claim(Host, Room),
                            perform(Replica, Actions, {iq, IQ}, #{})
                    end),
             ok;
@@ -237,9 +241,9 @@ setup(#replica{host = Host, server = Server} = Replica, #iq{from = From} = IQ) -
             gen_server:cast({Server, Node}, {setup, IQ})
     end.
 
--spec envelope(#replica{}, message(), state(), may_forward | here) -> {drop, state()}.
-envelope(#replica{host = Host, server = Server} = Replica, #message{from = From} = Pkt, State,
-         Forward) ->
+-spec envelope(#replica{}, message(), state(), may_forward | here) -> {drop, state()} | pass.
+envelope(#replica{host = Host, server = Server, gen = Gen} = Replica,
+         #message{from = From} = Pkt, State, Forward) ->
     Room = bare(From),
     case Forward == may_forward andalso mod_dmuc_store:owner(Host, Room) of
         Node when is_atom(Node), Node /= undefined, Node /= false ->
@@ -249,7 +253,16 @@ envelope(#replica{host = Host, server = Server} = Replica, #message{from = From}
             {drop, State};
         _ ->
             {Body, Stanzas} = mod_dmuc_xml:incoming(mod_dmuc_xml:element(Pkt)),
-            {drop, locked(Server, Room, fun() -> envelope(Replica, Pkt, Body, Stanzas, State) end)}
+            locked(Server, Room,
+                   fun() ->
+                           case find(Host) of
+                               #replica{gen = Gen} ->
+                                   {drop, envelope(Replica, Pkt, Body, Stanzas, State)};
+                               _ ->
+                                   %% This one has taken its leave.
+                                   pass
+                           end
+                   end)
     end.
 
 -spec envelope(#replica{}, message(), mod_dmuc_nif:body(), tuple(), state()) -> state().
@@ -263,7 +276,52 @@ envelope(#replica{handle = Handle} = Replica, #message{from = From, id = Id} = P
                   false ->
                       mod_dmuc_nif:replica_envelope(Handle, mod_dmuc:now(), LFrom, Id, Body)
               end,
-    perform(Replica, Actions, {envelope, Stanzas, xmpp:get_meta(Pkt, ip, {127, 0, 0, 1})}, State).
+    State1 = perform(Replica, Actions,
+                     {envelope, Stanzas, xmpp:get_meta(Pkt, ip, {127, 0, 0, 1})}, State),
+    handled(Replica, bare(From), element(1, Body), Actions),
+    State1.
+
+%% Takes note of the last envelope carried out, for the leave-taking without the core.
+-spec handled(#replica{}, binary(), xmlel(), mod_dmuc_nif:actions()) -> ok.
+handled(#replica{server = Server} = Replica, Room, #xmlel{children = Ops} = El, {_, Actions}) ->
+    case lists:keymember(refuse, 1, Actions) of
+        true ->
+            ok;
+        false ->
+            Epoch = fxml:get_tag_attr_s(<<"epoch">>, El),
+            Seq = binary_to_integer(fxml:get_tag_attr_s(<<"seq">>, El)),
+            case {lists:keymember(<<"end">>, #xmlel.name, Ops),
+                  ets:lookup(Server, {handled, Room})} of
+                {_, [{_, Epoch, Last}]} when Last >= Seq -> ok;
+                {true, _} -> ended(Replica, Room);
+                {false, _} -> ets:insert(Server, {{handled, Room}, Epoch, Seq}), ok
+            end
+    end.
+
+%% Nothing is remembered of a link that has ended.
+-spec ended(#replica{}, binary()) -> ok.
+ended(#replica{host = Host, server = Server}, Room) ->
+    ets:delete(Server, {handled, Room}),
+    mod_dmuc_store:disown(Host, Room).
+
+%% After a fault, with a replica that is registered no more: tells every room what has been carried out.
+%% Otherwise the rooms would have to take their occupants here for lost.
+-spec take_leave(#replica{}) -> ok.
+take_leave(#replica{host = Host, server = Server}) ->
+    lists:foreach(
+      fun({{_, Room} = Key, _, _}) ->
+              locked(Server, Room,
+                     fun() -> [bye(Host, Last) || Last <- ets:take(Server, Key)] end)
+      end, ets:match_object(Server, {{handled, '_'}, '_', '_'})).
+
+-spec bye(binary(), {{handled, binary()}, binary(), non_neg_integer()}) -> ok.
+bye(Host, {{handled, Room}, Epoch, Seq}) ->
+    Report = #xmlel{name = <<"report">>,
+                    attrs = [{<<"xmlns">>, ?NS_DMUC}, {<<"epoch">>, Epoch},
+                             {<<"ack">>, integer_to_binary(Seq)}],
+                    children = [#xmlel{name = <<"bye">>}]},
+    ejabberd_router:route(mod_dmuc_xml:message(jid:make(Host), jid:decode(Room),
+                                               p1_rand:get_string(), Report)).
 
 -spec import_unknown(#replica{}, jid(), mod_dmuc_nif:body()) -> ok.
 import_unknown(#replica{handle = Handle} = Replica, From, Body) ->
@@ -329,8 +387,10 @@ perform(#replica{server = Server} = Replica, {Wake, Actions}, Cause, State0) ->
 action({deliver, Op, To}, #replica{host = Host}, {envelope, Stanzas, IP}, State0) ->
     Stanza = xmpp:put_meta(xmpp:put_meta(element(Op + 1, Stanzas), ip, IP), dmuc, true),
     lists:foldl(fun(Jid, State) -> deliver(Host, Jid, Stanza, State) end, State0, To);
-action({report, Room, Id, El}, #replica{host = Host}, _Cause, State) ->
-    ejabberd_router:route(mod_dmuc_xml:message(jid:make(Host), mod_dmuc_xml:jid(Room), Id, El)),
+action({report, Room, Id, El}, #replica{host = Host} = Replica, _Cause, State) ->
+    Jid = mod_dmuc_xml:jid(Room),
+    fxml:get_subtag(El, <<"bye">>) == false orelse ended(Replica, bare(Jid)),
+    ejabberd_router:route(mod_dmuc_xml:message(jid:make(Host), Jid, Id, El)),
     State;
 action({refuse, Room, Id, Condition, Dmuc}, #replica{host = Host}, _Cause, State) ->
     ejabberd_router:route(mod_dmuc_xml:refusal(jid:make(Host), mod_dmuc_xml:jid(Room), Id,

@@ -108,14 +108,17 @@ handle_cast({setup, IQ}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:setup(Replica, IQ) end, State);
 handle_cast({envelope, Pkt, Known}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:envelope(Replica, Pkt, Known, here) end, State);
-handle_cast({broken, Gen, Reason}, #state{replica = #replica{gen = Gen}} = State) ->
+handle_cast({broken, Gen, Reason}, #state{replica = #replica{gen = Gen} = Replica} = State) ->
     _ = erlang:send_after(?REPAIR_AFTER, self(), repair),
-    %% After a panic the handle may hold half a change. Otherwise it still knows what it has
-    %% delivered, and the rooms are told.
-    {noreply, case Reason of
-                  nif_panicked -> drop_replica(State);
-                  _ -> close_replica(State)
-              end};
+    %% The rooms are told what has been delivered. Of that a handle may know only half after a panic.
+    case Reason of
+        nif_panicked ->
+            Dropped = drop_replica(State),
+            mod_dmuc_replica:take_leave(Replica),
+            {noreply, Dropped};
+        _ ->
+            {noreply, close_replica(State)}
+    end;
 %% For a replica that is off, or no longer the one that broke.
 handle_cast(Late, State) when element(1, Late) == broken; element(1, Late) == setup;
                               element(1, Late) == envelope ->

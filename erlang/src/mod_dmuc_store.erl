@@ -9,7 +9,7 @@
 -export([consent_changed/4, import_consents/2, refresh_consent/4, import_unknown/3,
          consent_event/2, node_down/2]).
 -export([put_support/4, get_support/2, forget_support/2]).
--export([claim/2, owner/2, release/2]).
+-export([claim/2, owner/2, disown/2, release/2]).
 
 -include("mod_dmuc.hrl").
 
@@ -201,6 +201,11 @@ owner(Host, Room) ->
         _ ->
             undefined
     end.
+
+%% The link is no more.
+-spec disown(binary(), binary()) -> ok.
+disown(Host, Room) ->
+    mnesia:dirty_delete(dmuc_owner, {Host, Room}).
 
 %% This node holds no link of the host any more.
 -spec release(binary(), node()) -> ok.

@@ -14,22 +14,24 @@ if is_muc and not prosody.hosts[module.host].modules.muc then
 end
 
 -- Without the core, or with options that it cannot take, the module stays loaded and does nothing: the
--- server starts, rooms work as without it, and the reason stands in the log and in the module's status.
+-- server starts, rooms work as without it, and the reason stands in the module's status and, once for all
+-- hosts, in the log.
+local told = module:shared "/*/dmuc/told";
+local function off(reason)
+	local text = ("dmuc is off for %s, rooms work as without it: %s"):format(module.host, reason);
+	if told[reason] and told[reason] ~= module.host then
+		module:set_status("error", text);
+	else
+		told[reason] = module.host;
+		module:log_status("error", "%s", text);
+	end
+end
 local native, info = native_lib.load();
-if not native then
-	module:log_status("error", "dmuc is off for %s, rooms work as without it: %s", module.host, info);
-	return;
-end
+if not native then return off(info); end
 local options, problem = options_lib.read(native);
-if not options then
-	module:log_status("error", "dmuc is off for %s, rooms work as without it: %s", module.host, problem);
-	return;
-end
+if not options then return off(problem); end
 local ok, shared = pcall(native.shared, options);
-if not ok then
-	module:log_status("error", "dmuc is off for %s, rooms work as without it: %s", module.host, shared);
-	return;
-end
+if not ok then return off(tostring(shared)); end
 
 if is_muc then module:depends "muc"; end
 module:depends "disco";

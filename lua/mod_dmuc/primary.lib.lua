@@ -131,7 +131,10 @@ return function (core)
 		if not jids[1] and not handle then return; end
 		handle = handle or new_handle(room.jid);
 		if not handle then return; end
-		handle.failures = failures or handle.failures;
+		if failures then
+			-- After a failure that has been logged.
+			handle.failures, handle.logged = failures, true;
+		end
 		run(handle, function (r) return r:occupants(now(), jids); end);
 	end
 

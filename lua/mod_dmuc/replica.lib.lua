@@ -153,6 +153,8 @@ return function (core)
 	-- The bare JID of a room that has really sent this over a server stream, or nil: local clients
 	-- reach these hooks too.
 	local function room_of(event_data)
+		-- The events of the host are also those of its resources.
+		if event_data.stanza.attr.to ~= module.host then return; end
 		local from = event_data.stanza.attr.from;
 		local domain = from and s_match(from, "^[^@/]+@([^@/]+)$");
 		if domain and is_from_server(event_data.origin, domain) then return from; end
@@ -161,7 +163,7 @@ return function (core)
 	module:hook("message/host", function (event_data)
 		local stanza = event_data.stanza;
 		local envelope = stanza:get_child("envelope", xml.xmlns);
-		if not envelope or broken or stanza.attr.type == "error" then return; end
+		if not envelope or broken or (stanza.attr.type or "normal") ~= "normal" then return; end
 		local room = room_of(event_data);
 		if not room then return; end
 		local payloads, described = xml.open(envelope);

@@ -4,6 +4,7 @@
 
 local st = require "util.stanza";
 local parse_xml = require "util.xml".parse;
+local jid_prep = require "util.jid".prep;
 
 local pairs, type, next, setmetatable = pairs, type, next, setmetatable;
 local s_find, s_match = string.find, string.match;
@@ -193,6 +194,17 @@ local function build(element, find)
 end
 
 local stanza_names = { message = true, presence = true, iq = true };
+local iq_types = { get = true, set = true, result = true, error = true };
+
+-- What Prosody itself does with a stanza before it lets it in from a server.
+local function is_sound(stanza)
+	local attr = stanza.attr;
+	if not stanza_names[stanza.name] then return false; end
+	attr.from = attr.from and jid_prep(attr.from);
+	if not attr.from then return false; end
+	return stanza.name ~= "iq" or attr.id and iq_types[attr.type]
+		and (#stanza.tags == 1 or attr.type == "result" or attr.type == "error");
+end
 
 --- Takes the stanzas out of an envelope: `payloads[n]` is the one in the n-th operation, and
 -- `described[n]` what the core wants to know of it. An operation that carries anything else than one
@@ -205,10 +217,10 @@ local function open(envelope)
 		if op.attr.xmlns == xmlns_dmuc then
 			n = n + 1;
 			local stanza = op.tags[1];
-			if stanza and not op.tags[2] and stanza.attr.xmlns == xmlns_client and stanza_names[stanza.name] then
+			if stanza and not op.tags[2] and stanza.attr.xmlns == xmlns_client and is_sound(stanza) then
 				unwrap(stanza);
 				payloads[n] = stanza;
-				described[n] = { facts(stanza), stanza.attr.from or "", stanza.attr.to ~= nil };
+				described[n] = { facts(stanza), stanza.attr.from, stanza.attr.to ~= nil };
 			end
 		end
 	end

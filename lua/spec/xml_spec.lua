@@ -139,10 +139,21 @@ describe("a carried stanza", function ()
 			for _, child in ipairs { ... } do cast:add_child(child); end
 			return xml.open(st.stanza("envelope", { xmlns = xml.xmlns }):add_child(cast));
 		end
-		local client = { xmlns = "jabber:client" };
-		assert.is_nil(op(st.stanza("message", client), st.stanza("message", client))[1]);
-		assert.is_nil(op(st.stanza("stream", client))[1]);
-		assert.is_nil(op(st.stanza("message", { xmlns = "jabber:server" }))[1]);
-		assert.is_table(op(st.stanza("iq", client))[1]);
+		local function stanza(name, attr)
+			attr.xmlns, attr.from = attr.xmlns or "jabber:client", attr.from or "r@c/n";
+			return st.stanza(name, attr);
+		end
+		assert.is_table(op(stanza("message", {}))[1]);
+		assert.is_nil(op(stanza("message", {}), stanza("message", {}))[1]);
+		assert.is_nil(op(stanza("stream", {}))[1]);
+		assert.is_nil(op(stanza("message", { xmlns = "jabber:server" }))[1]);
+		-- Nor what Prosody would not take from a server by itself.
+		assert.is_nil(op(st.stanza("message", { xmlns = "jabber:client" }))[1]);
+		assert.is_nil(op(stanza("message", { from = "r@c/" }))[1]);
+		assert.equal("r@c/N", op(stanza("message", { from = "R@C/N" }))[1].attr.from);
+		assert.is_table(op(stanza("iq", { type = "result", id = "1" }))[1]);
+		assert.is_nil(op(stanza("iq", { type = "get", id = "1" }))[1]);
+		assert.is_nil(op(stanza("iq", { type = "result" }))[1]);
+		assert.is_nil(op(stanza("iq", { type = "take", id = "1" }))[1]);
 	end);
 end);

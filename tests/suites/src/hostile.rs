@@ -1,5 +1,0 @@
-use crate::runner::Suite;
-
-pub fn suite() -> Suite {
-    Suite::new("hostile")
-}
