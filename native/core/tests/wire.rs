@@ -1,0 +1,268 @@
+//! A second reader: everything that the core writes is read by types made from the schema in
+//! `docs/protocol.md`, which take no unknown attribute and no unknown element.
+
+mod sim;
+
+use dmuc_core::{Element, Facts, NS, Payload};
+use sim::{Down, Up, World};
+use xmpp_parsers::jid::FullJid;
+use xmpp_parsers::minidom;
+use xso::{AsXml, FromXml};
+
+const SCHEMA: &str = "urn:xmpp:tmp:dmuc:1";
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "envelope")]
+struct Envelope {
+    #[xml(attribute)]
+    epoch: String,
+    #[xml(attribute)]
+    seq: u64,
+    #[xml(attribute(default))]
+    refusals: Option<u64>,
+    #[xml(child(n = ..))]
+    ops: Vec<Op>,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, exhaustive)]
+enum Op {
+    #[xml(name = "enter")]
+    Enter {
+        #[xml(attribute)]
+        i: u32,
+        #[xml(attribute)]
+        jid: FullJid,
+        #[xml(attribute(default))]
+        class: Option<String>,
+    },
+    #[xml(name = "leave")]
+    Leave {
+        #[xml(attribute)]
+        i: u32,
+    },
+    #[xml(name = "class")]
+    Class {
+        #[xml(attribute)]
+        i: u32,
+        #[xml(attribute)]
+        class: String,
+    },
+    #[xml(name = "cast")]
+    Cast {
+        #[xml(attribute = "n")]
+        number: u64,
+        #[xml(attribute(default))]
+        class: Option<String>,
+        #[xml(attribute(default))]
+        except: Option<String>,
+        #[xml(attribute(default))]
+        slot: Option<u64>,
+        #[xml(element)]
+        payload: minidom::Element,
+    },
+    #[xml(name = "only")]
+    Only {
+        #[xml(attribute)]
+        i: String,
+        #[xml(attribute(default))]
+        slot: Option<u64>,
+        #[xml(element)]
+        payload: minidom::Element,
+    },
+    #[xml(name = "end")]
+    End,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "link")]
+struct Offer {
+    #[xml(attribute)]
+    epoch: String,
+    #[xml(attribute)]
+    stream: String,
+    #[xml(attribute)]
+    size: u32,
+    #[xml(attribute)]
+    hold: u64,
+    #[xml(attribute)]
+    ping: u64,
+    #[xml(attribute = "max-bytes")]
+    max_bytes: u64,
+    #[xml(child(n = ..))]
+    audience: Vec<Op>,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "link")]
+struct Accept {
+    #[xml(attribute)]
+    epoch: String,
+    #[xml(attribute = "max-bytes")]
+    max_bytes: u64,
+    #[xml(attribute)]
+    slots: u64,
+    #[xml(child(n = ..))]
+    refused: Vec<Unserved>,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "refuse")]
+struct Unserved {
+    #[xml(attribute)]
+    i: String,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "report")]
+struct Report {
+    #[xml(attribute)]
+    epoch: String,
+    #[xml(attribute)]
+    ack: u64,
+    #[xml(child(n = ..))]
+    said: Vec<Said>,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, exhaustive)]
+enum Said {
+    #[xml(name = "refuse")]
+    Refuse {
+        #[xml(attribute = "n")]
+        number: u64,
+        #[xml(attribute)]
+        seq: u64,
+        #[xml(attribute)]
+        i: u32,
+    },
+    #[xml(name = "bye")]
+    Bye,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "announce")]
+struct Announce;
+
+/// As a host writes it.
+fn xml(element: &Element<Payload>, top: bool) -> String {
+    let mut text = format!("<{}", element.name);
+    if top {
+        text += &format!(" xmlns='{NS}'");
+    }
+    for (name, value) in &element.attrs {
+        text += &format!(" {name}='{value}'");
+    }
+    text.push('>');
+    for child in &element.children {
+        text += &xml(child, false);
+    }
+    if let Some(payload) = &element.payload {
+        let stanza = std::str::from_utf8(payload.bytes()).expect("text");
+        text += &stanza.replacen("<message", "<message xmlns='jabber:client'", 1);
+    }
+    format!("{text}</{}>", element.name)
+}
+
+fn read<T: FromXml>(element: &Element<Payload>) -> T {
+    let text = xml(element, true);
+    xso::from_bytes(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Reads everything that is on its way; how many stanzas of dmuc that were.
+fn read_all(world: &World) -> usize {
+    let mut count = 0;
+    for down in world.homes.iter().flat_map(|home| &home.down) {
+        match down {
+            Down::Envelope { id, body } => {
+                let envelope: Envelope = read(body);
+                assert!(id.contains(&envelope.epoch) && id.ends_with(&envelope.seq.to_string()));
+                for op in envelope.ops {
+                    if let Op::Cast { payload, .. } | Op::Only { payload, .. } = op {
+                        assert!(payload.is("message", "jabber:client"));
+                    }
+                }
+            }
+            Down::Setup { body, .. } => {
+                let offer: Offer = read(body);
+                assert!(offer.audience.iter().all(|op| matches!(op, Op::Enter { .. })));
+                assert!(offer.audience.len() <= offer.size as usize);
+            }
+            Down::Plain { .. } => continue,
+        }
+        count += 1;
+    }
+    for up in world.homes.iter().flat_map(|home| &home.up) {
+        match up {
+            Up::Dmuc { body } if body.name == "announce" => {
+                let Announce = read(body);
+            }
+            Up::Dmuc { body } => {
+                let _: Report = read(body);
+            }
+            Up::Result { body: Some(body), .. } => {
+                let accept: Accept = read(body);
+                assert_eq!(accept.slots, 0);
+            }
+            _ => continue,
+        }
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn everything_on_the_wire_is_of_the_schema() {
+    let mut world = World::new(3, &["b.test", "c.test"], &[("retry_min", 1000), ("ack_every", 2)]);
+    let mut seen = 0;
+    // A day in the life, every step looked at while its stanzas are on their way.
+    for step in 0..400usize {
+        let (home, user) = (step % 2, step % 5);
+        let session = format!("u{user}@{}/r", world.homes[home].name);
+        let now = world.now;
+        match step % 23 {
+            0..=6 => world.homes[home].join(now, &session, &format!("n{home}{user}")),
+            7 => world.homes[home].leave(now, &session),
+            8 => {
+                if let Some(replica) = &mut world.homes[home].replica {
+                    replica.import_consent(now, sim::ROOM, &session, None);
+                }
+            }
+            9 => world.homes[home].unload(now),
+            10 => world.homes[home].load(now),
+            11 | 12 => {
+                let copies = world.muc.toggle(&session);
+                world.happen(copies);
+            }
+            13 | 14 => {
+                let copies = world.muc.whisper(&session);
+                world.happen(copies);
+            }
+            15 | 16 => {
+                let copies = world.muc.away(&session);
+                world.happen(copies);
+            }
+            17 if step > 300 => world.unload_primary(),
+            18 => world.load_primary(),
+            _ => {
+                let copies = world.muc.say(&session);
+                world.happen(copies);
+            }
+        }
+        seen += read_all(&world);
+        for home in 0..2 {
+            for _ in 0..step % 7 {
+                world.arrive_down(home);
+                seen += read_all(&world);
+                world.arrive_up(home);
+            }
+        }
+        world.pass(300);
+    }
+    assert!(seen > 500, "{seen}");
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+    // The schema says what the constants say.
+    assert_eq!(SCHEMA, NS);
+    assert_eq!(Facts::default(), Facts(0));
+}
