@@ -34,9 +34,7 @@ pub fn run() -> Tally {
         let options = ["-Werror", "+warn_unused_vars", "+warn_export_vars", "+warn_shadow_vars"];
         check(
             "erlc",
-            outcome.and_then(|()| {
-                stage::compile_erlang(&paths::root().join("erlang/src"), &scratch, &options)
-            }),
+            outcome.and_then(|()| stage::compile_erlang("src", &scratch, &options, None)),
         );
     }
     if run::exists("luacheck") {
@@ -44,5 +42,26 @@ pub fn run() -> Tally {
         luacheck.args(["--quiet", "lua"]).current_dir(paths::root());
         check("luacheck", run::must(&mut luacheck));
     }
+    check("licences", licences());
     tally
+}
+
+/// That every dependency may be part of a server under the GPL 2 or later.
+fn licences() -> anyhow::Result<()> {
+    let deny = if run::exists("cargo-deny") {
+        "cargo-deny".into()
+    } else {
+        let tools = paths::target().join("tools");
+        let deny = tools.join("bin/cargo-deny");
+        if !deny.exists() {
+            println!("lint: cargo-deny is missing; building it once, for some minutes");
+            let mut install = run::cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]);
+            // Outside of the workspace's own profiles and lock file.
+            run::must(install.arg(&tools).env_remove("CARGO_TARGET_DIR"))?;
+        }
+        deny
+    };
+    let arguments = ["--log-level", "error", "--config", ".cargo/deny.toml", "check"];
+    let mut deny = Command::new(deny);
+    run::must(deny.args(arguments).args(["licenses", "bans", "sources"]).current_dir(paths::root()))
 }
