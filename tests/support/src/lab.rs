@@ -124,13 +124,14 @@ impl LabBuilder {
             std::fs::write(dir.join("ca.pem"), ca.pem())?;
             views.push(View::start(&dir, network.resolver(i), &names_for(i))?);
             tls.insert(spec.name.clone(), Tls::new(&ca, &identity)?);
+            let release = Release::of(&spec);
             let site = Site {
                 address: network.server(i),
                 label: format!("dmuc_{}_{number}", spec.name),
                 dir,
                 short: run.short().to_owned(),
-                sysroot: spec.sysroot.clone(),
-                stage: spec.stage.clone().or_else(stage),
+                sysroot: spec.sysroot.clone().or(release.root),
+                stage: spec.stage.clone().or(release.stage),
             };
             servers.insert(spec.name.clone(), Server::new(spec, site)?);
         }
@@ -241,9 +242,49 @@ fn domains(name: &str) -> [String; 2] {
     [format!("{name}.test"), format!("conference.{name}.test")]
 }
 
-/// Where `cargo xtask stage` has put dmuc.
-fn stage() -> Option<PathBuf> {
-    std::env::var_os("DMUC_STAGE").map(PathBuf::from)
+/// The Debian release that a server is from and the dmuc that `cargo xtask` has built for it, by
+/// `$DMUC_STAGE` and `$DMUC_DEBIAN`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Release {
+    root: Option<PathBuf>,
+    stage: Option<PathBuf>,
+}
+
+impl Release {
+    /// Server `b` is the replica. All others are as the primary, and so is what brings a build of
+    /// its own, which was made from the primary's.
+    fn of(spec: &ServerSpec) -> Self {
+        let replica = spec.name == "b" && spec.stage.is_none();
+        let var = |name| std::env::var(name).unwrap_or_default();
+        Self::read(&var("DMUC_DEBIAN"), &var("DMUC_STAGE"), replica)
+    }
+
+    /// `root:stage,root:stage` of primary and replica; without it, `stage` for both.
+    fn read(ends: &str, stage: &str, replica: bool) -> Self {
+        let (first, second) = ends.split_once(',').unwrap_or((ends, ends));
+        let end = if replica { second } else { first };
+        let (root, own) = end.split_once(':').unwrap_or(("", stage));
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        Self { root: path(root), stage: path(own) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_both_ends() {
+        let release = |root: Option<&str>, stage: Option<&str>| Release {
+            root: root.map(PathBuf::from),
+            stage: stage.map(PathBuf::from),
+        };
+        let ends = "/t/root:/t/stage,:/stage";
+        assert_eq!(Release::read(ends, "/x", false), release(Some("/t/root"), Some("/t/stage")));
+        assert_eq!(Release::read(ends, "/x", true), release(None, Some("/stage")));
+        assert_eq!(Release::read("", "/x", true), release(None, Some("/x")));
+        assert_eq!(Release::read("", "", false), release(None, None));
+    }
 }
 
 /// Who has which address.

@@ -43,7 +43,7 @@ pub fn check() -> Result<()> {
 }
 
 /// Whether this process has the rights to make namespaces directly.
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

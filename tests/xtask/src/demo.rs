@@ -3,11 +3,16 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{setup, stage, suites};
+use crate::debian::{Places, Releases};
+use crate::{setup, suites};
 
-/// Passed on to the program of the suites as they are.
+/// Passed on to the program of the suites as they are, but for the releases.
 #[derive(Args)]
 pub struct Arguments {
+    /// Servers of another Debian release, or of two: the primary's and the replica's. Comes before
+    /// the other options
+    #[arg(long, value_name = "RELEASE[,RELEASE]")]
+    debian: Option<Releases>,
     /// Options of the demonstration: --users N, --messages N, --pairing P, --json, --keep
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
     options: Vec<String>,
@@ -16,8 +21,9 @@ pub struct Arguments {
 /// Runs it; whether it succeeded.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     setup::run()?;
-    let stage = stage::run()?;
+    let places = Places::of(arguments.debian.as_ref())?;
     let program = suites::build_suites()?;
-    let status = suites::command(&program, &stage).arg("demo").args(&arguments.options).status()?;
+    let status =
+        suites::command(&program, &places).arg("demo").args(&arguments.options).status()?;
     Ok(status.success())
 }

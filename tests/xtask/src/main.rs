@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything about dmuc that is more than one `cargo` command.
 
+mod debian;
 mod demo;
 mod lint;
 mod paths;

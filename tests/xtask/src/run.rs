@@ -45,6 +45,14 @@ fn name(command: &Command) -> String {
 
 /// Runs a command, shows what it prints, and gives that back with whether it succeeded.
 pub fn tee(command: &mut Command) -> Result<(bool, Vec<String>)> {
+    tee_as(command, str::to_owned)
+}
+
+/// The same, with each line of its standard output shown in another way.
+pub fn tee_as(
+    command: &mut Command,
+    shown: impl Fn(&str) -> String,
+) -> Result<(bool, Vec<String>)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -53,8 +61,8 @@ pub fn tee(command: &mut Command) -> Result<(bool, Vec<String>)> {
         .with_context(|| format!("cannot run {command:?}"))?;
     let errors = child.stderr.take().context("no standard error")?;
     let errors = thread::spawn(move || show(errors, |line| eprintln!("{line}")));
-    let mut lines =
-        show(child.stdout.take().context("no standard output")?, |line| println!("{line}"));
+    let output = child.stdout.take().context("no standard output")?;
+    let mut lines = show(output, |line| println!("{}", shown(line)));
     lines.extend(errors.join().unwrap_or_default());
     Ok((child.wait()?.success(), lines))
 }

@@ -24,8 +24,8 @@ pub fn run(stage: &Path) -> Tally {
 fn eunit(stage: &Path) -> Result<Tally> {
     let ebin = paths::target().join("eunit-ebin");
     std::fs::create_dir_all(&ebin)?;
-    stage::compile_erlang(&paths::root().join("erlang/test"), &ebin, &[])?;
-    let libs = format!("{}:{}", stage.join("erlang").display(), stage::multiarch()?.display());
+    stage::compile_erlang("test", &ebin, &[], None)?;
+    let libs = format!("{}:{}", stage.join("erlang").display(), stage::multiarch(None)?.display());
     let mut erl = Command::new("erl");
     erl.env("ERL_LIBS", libs).arg("-noshell").arg("-pa").arg(&ebin).args([
         "-eval",

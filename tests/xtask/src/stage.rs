@@ -14,27 +14,34 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{paths, run};
+use crate::{debian, paths, run};
 
 /// Builds everything; where it is.
 pub fn run() -> Result<PathBuf> {
     let stage = paths::stage();
-    let app = stage.join(format!("erlang/mod_dmuc-{}", env!("CARGO_PKG_VERSION")));
-    libraries(&stage, "release", &[])?;
-    erlang(&app)?;
-    prosody(&stage.join("prosody/mod_dmuc"))?;
-    eprintln!("stage: {}", stage.display());
+    build(&stage, None)?;
     Ok(stage)
 }
 
+/// Builds everything into `stage`, with the Erlang and ejabberd of the Debian release in `root` or
+/// this machine's. The libraries are the same: they need no more than the oldest release has.
+pub fn build(stage: &Path, root: Option<&Path>) -> Result<()> {
+    let app = stage.join(format!("erlang/mod_dmuc-{}", env!("CARGO_PKG_VERSION")));
+    libraries(stage, "release", &[])?;
+    erlang(&app, root)?;
+    prosody(&stage.join("prosody/mod_dmuc"))?;
+    eprintln!("stage: {}", stage.display());
+    Ok(())
+}
+
 /// Builds the libraries again with a feature that is for tests only, next to everything else of
-/// the stage, into `target/stage-FEATURE`.
-pub fn variant(feature: &str) -> Result<()> {
-    let (stage, variant) = (paths::stage(), paths::target().join(format!("stage-{feature}")));
+/// the stage, into `stage-FEATURE` beside it.
+pub fn variant(stage: &Path, feature: &str) -> Result<()> {
+    let variant = stage.with_file_name(format!("stage-{feature}"));
     if variant.exists() {
         fs::remove_dir_all(&variant)?;
     }
-    run::must(Command::new("cp").arg("-r").arg(&stage).arg(&variant))?;
+    run::must(Command::new("cp").arg("-r").arg(stage).arg(&variant))?;
     libraries(&variant, "suites", &["--features", feature])
 }
 
@@ -82,13 +89,13 @@ fn place(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Compiles the Erlang modules.
-fn erlang(app: &Path) -> Result<()> {
+fn erlang(app: &Path, root: Option<&Path>) -> Result<()> {
     let ebin = app.join("ebin");
     fs::create_dir_all(&ebin)?;
     for entry in fs::read_dir(&ebin)? {
         fs::remove_file(entry?.path())?;
     }
-    compile_erlang(&paths::root().join("erlang/src"), &ebin, &[])?;
+    compile_erlang("src", &ebin, &[], root)?;
     for entry in fs::read_dir(paths::root().join("erlang/src"))? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(".app.src") {
@@ -98,23 +105,38 @@ fn erlang(app: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs `erlc` over all modules of a directory, with the headers of everything that ejabberd brings.
-pub fn compile_erlang(source: &Path, ebin: &Path, options: &[&str]) -> Result<()> {
+/// Runs `erlc` over all modules of a directory below `erlang`, with the headers of everything that
+/// ejabberd brings; both of the Debian release in `root`, or this machine's.
+pub fn compile_erlang(
+    source: &str,
+    ebin: &Path,
+    options: &[&str],
+    root: Option<&Path>,
+) -> Result<()> {
+    let ours = paths::root().join("erlang");
+    let tool = |program: &str| match root {
+        Some(root) => debian::inside(root, &ours, ebin, program),
+        None => Command::new(program),
+    };
+    // Where these are for the compiler.
+    let (erlang, output) =
+        if root.is_some() { (Path::new("/srv"), Path::new("/mnt")) } else { (&*ours, ebin) };
+    let dir = ours.join(source);
     let mut modules = Vec::new();
-    for entry in fs::read_dir(source).with_context(|| format!("cannot read {source:?}"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "erl") {
-            modules.push(path);
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {dir:?}"))? {
+        let name = PathBuf::from(entry?.file_name());
+        if name.extension().is_some_and(|extension| extension == "erl") {
+            modules.push(erlang.join(source).join(name));
         }
     }
     if modules.is_empty() {
-        bail!("no Erlang module in {}", source.display());
+        bail!("no Erlang module in {}", dir.display());
     }
     modules.sort();
-    let libs = multiarch()?;
+    let libs = multiarch(root)?;
     // Debian spreads the libraries over several places; Erlang knows them all.
     let known = run::output(
-        Command::new("erl")
+        tool("erl")
             .args([
                 "-noshell",
                 "-eval",
@@ -122,29 +144,38 @@ pub fn compile_erlang(source: &Path, ebin: &Path, options: &[&str]) -> Result<()
             ])
             .env("ERL_LIBS", &libs),
     )?;
-    let mut erlc = Command::new("erlc");
-    erlc.env("ERL_LIBS", &libs).arg("+debug_info").args(options).arg("-o").arg(ebin);
-    erlc.arg("-I").arg(paths::root().join("erlang/src"));
+    let mut erlc = tool("erlc");
+    erlc.env("ERL_LIBS", &libs).arg("+debug_info").args(options).arg("-o").arg(output);
+    erlc.arg("-I").arg(erlang.join("src"));
     // ejabberd's logger.hrl has to win over Erlang's own.
     let (first, rest): (Vec<_>, Vec<_>) =
         known.lines().map(Path::new).partition(|path| path.starts_with(&libs));
     for path in first.into_iter().chain(rest) {
         let include = path.join("../include");
-        if include.is_dir() {
+        if below(root, &include).is_dir() {
             erlc.arg("-I").arg(include);
         }
     }
     run::must(erlc.args(modules))
 }
 
-/// `/usr/lib/<triplet>`, where Debian keeps ejabberd.
-pub fn multiarch() -> Result<PathBuf> {
-    for entry in fs::read_dir("/usr/lib")? {
-        let dir = entry?.path();
-        let Ok(inside) = fs::read_dir(&dir) else { continue };
+/// A path of the release in `root` as it is outside.
+fn below(root: Option<&Path>, path: &Path) -> PathBuf {
+    match root {
+        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+        None => path.to_owned(),
+    }
+}
+
+/// `/usr/lib/<triplet>`, where Debian keeps ejabberd; in the release in `root`, or this machine's.
+pub fn multiarch(root: Option<&Path>) -> Result<PathBuf> {
+    let lib = Path::new("/usr/lib");
+    for entry in fs::read_dir(below(root, lib))? {
+        let entry = entry?;
+        let Ok(inside) = fs::read_dir(entry.path()) else { continue };
         let ours = |name: &str| name.starts_with("ejabberd-");
         if inside.flatten().any(|e| e.file_name().to_str().is_some_and(ours)) {
-            return Ok(dir);
+            return Ok(lib.join(entry.file_name()));
         }
     }
     bail!("ejabberd is not installed: cargo xtask setup")

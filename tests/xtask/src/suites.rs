@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::debian::Places;
 use crate::{namespace, paths, run};
 
 /// Builds a program of the tests.
@@ -29,9 +30,9 @@ pub fn build_suites() -> Result<PathBuf> {
 }
 
 /// A command that runs `program` in the namespace and tells it where things are.
-pub fn command(program: &Path, stage: &Path) -> Command {
+pub fn command(program: &Path, places: &Places) -> Command {
     let mut command = namespace::enter(program);
-    command.env("DMUC_STAGE", stage).env("DMUC_RUNS", paths::runs()).current_dir(paths::root());
+    places.tell(&mut command).env("DMUC_RUNS", paths::runs()).current_dir(paths::root());
     command
 }
 

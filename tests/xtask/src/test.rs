@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::debian::{self, Places, Releases};
 use crate::tally::Tally;
-use crate::{lint, paths, run, setup, shells, stage, suites};
+use crate::{lint, run, setup, shells, stage, suites};
 
 /// Which tests.
 #[derive(Args)]
@@ -14,6 +15,9 @@ pub struct Arguments {
     /// Only this suite
     #[arg(long, value_name = "NAME")]
     suite: Option<String>,
+    /// With servers of another Debian release, or of two: the primary's and the replica's
+    #[arg(long, value_name = "RELEASE[,RELEASE]")]
+    debian: Option<Releases>,
     /// Prints the names of the suites
     #[arg(long)]
     list: bool,
@@ -27,6 +31,9 @@ const OWN: &[(&str, &str)] = &[
     ("shells", "the Erlang and Lua modules without servers"),
 ];
 
+/// Debian releases that have to work besides the one that the tests run on.
+const SMOKE: &[&str] = &["trixie", "forky"];
+
 /// Runs the tests; whether all passed.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.list {
@@ -38,9 +45,10 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         }
         return Ok(true);
     }
-    let tally = match &arguments.suite {
-        None => all()?,
-        Some(name) => one(name)?,
+    let tally = match (&arguments.suite, &arguments.debian) {
+        (None, None) => all()?,
+        (None, Some(releases)) => servers(releases)?,
+        (Some(name), releases) => one(name, releases.as_ref())?,
     };
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
@@ -52,31 +60,65 @@ fn all() -> Result<Tally> {
     for (name, _) in OWN {
         tally += own(name)?;
     }
-    let staged = counted("stage", stage::run());
+    let staged = counted("stage", Places::host());
     let built = counted("suites", suites::build_suites());
-    let (Some(stage), Some(program)) = (staged, built) else {
+    let (Some(places), Some(program)) = (staged, built) else {
         tally += Tally::one(false);
         return Ok(tally);
     };
     for name in suites::list(&program)? {
-        tally += integration(&program, &stage, &name)?;
+        tally += integration(&program, &places, &name)?;
+    }
+    for release in SMOKE {
+        tally += smoke(&program, release)?;
     }
     Ok(tally)
 }
 
-fn one(name: &str) -> Result<Tally> {
+/// One suite with another release's servers. A mirror need not have every release, except where
+/// a change has to pass everything.
+fn smoke(program: &Path, release: &str) -> Result<Tally> {
+    let required = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    if !required && !debian::available(release) {
+        println!("{release}: link: skipped: this machine's Debian mirror has no {release}");
+        return Ok(Tally::default());
+    }
+    let places = release.parse().and_then(|release| Places::of(Some(&release)));
+    match counted(&format!("{release}: link"), places) {
+        Some(places) => integration(program, &places, "link"),
+        None => Ok(Tally::one(false)),
+    }
+}
+
+/// All suites that start servers, with those of other releases.
+fn servers(releases: &Releases) -> Result<Tally> {
+    setup::run()?;
+    let places = Places::of(Some(releases))?;
+    let mut tally = kit(&places)?;
+    let program = suites::build_suites()?;
+    for name in suites::list(&program)? {
+        tally += integration(&program, &places, &name)?;
+    }
+    Ok(tally)
+}
+
+fn one(name: &str, releases: Option<&Releases>) -> Result<Tally> {
     if OWN.iter().any(|(own, _)| *own == name) {
         if name != "core" {
             setup::run()?;
         }
-        return own(name);
+        return match releases {
+            Some(releases) if name == "kit" => kit(&Places::of(Some(releases))?),
+            Some(_) => bail!("{name} starts no servers of any release"),
+            None => own(name),
+        };
     }
     setup::run()?;
     let program = suites::build_suites()?;
     if !suites::list(&program)?.iter().any(|known| known == name) {
         bail!("no suite {name}: see cargo xtask test --list");
     }
-    integration(&program, &stage::run()?, name)
+    integration(&program, &Places::of(releases)?, name)
 }
 
 /// The value, or what went wrong on the screen: the rest of the tests go on.
@@ -90,7 +132,7 @@ fn own(name: &str) -> Result<Tally> {
         "lint" => lint::run(),
         "core" => unit(&["--package", "dmuc-core"])?,
         "shells" => shells::run(&stage::run()?),
-        _ => kit()?,
+        _ => kit(&Places::host()?)?,
     };
     tally.report(name);
     Ok(tally)
@@ -114,24 +156,33 @@ fn counted_tests(arguments: &[&str]) -> Result<Tally> {
     Ok(Tally::read(lines.iter().map(String::as_str), succeeded))
 }
 
-fn kit() -> Result<Tally> {
+fn kit(places: &Places) -> Result<Tally> {
     let mut tally = unit(&["--package", "dmuc-testkit", "--package", "xtask"])?;
     let program = suites::build(&["--package", "dmuc-testkit", "--example", "smoke"])?;
-    let (succeeded, lines) = run::tee(&mut suites::command(&program, &paths::stage()))?;
+    let (succeeded, lines) = run::tee(&mut suites::command(&program, places))?;
     tally += Tally::read(lines.iter().map(String::as_str), succeeded);
     Ok(tally)
 }
 
-fn integration(program: &Path, stage: &Path, name: &str) -> Result<Tally> {
-    println!("== {name}");
+fn integration(program: &Path, places: &Places, name: &str) -> Result<Tally> {
+    let label = places.label.as_ref().map(|label| format!("{label}: ")).unwrap_or_default();
+    println!("== {label}{name}");
     if name == "native" {
-        for feature in ["planted-faults", "wrong-abi"] {
-            if counted(feature, stage::variant(feature)).is_none() {
+        for (stage, feature) in
+            places.stages().into_iter().flat_map(|s| [(s, "planted-faults"), (s, "wrong-abi")])
+        {
+            if counted(feature, stage::variant(stage, feature)).is_none() {
                 return Ok(Tally::one(false));
             }
         }
     }
-    let (succeeded, lines) = run::tee(suites::command(program, stage).args(["--suite", name]))?;
+    let mut command = suites::command(program, places);
+    let named = |line: &str| match line.strip_prefix("suite ") {
+        Some(rest) => format!("suite {label}{rest}"),
+        None if line.starts_with(&format!("{name}: ")) => format!("{label}{line}"),
+        None => line.to_owned(),
+    };
+    let (succeeded, lines) = run::tee_as(command.args(["--suite", name]), named)?;
     let own = format!("suite {name}:");
     let last = lines.iter().rev().find(|line| line.starts_with(&own));
     Ok(Tally::read(last.map(String::as_str), succeeded))

@@ -10,9 +10,10 @@ use tokio::process::Command;
 /// machine; then becomes the server, so that the process id stays the same.
 const ENTER: &str = r#"
 set -e
-root=$1 dir=$2 stage=$3; shift 3
+root=$1 dir=$2 short=$3 stage=$4; shift 4
 if [ -n "$root" ]; then
-    for path in /proc /dev "$dir" ${stage:+"$stage"}; do
+    # What is above the directories of one run, which would otherwise pile up in the root.
+    for path in /proc /dev "${short%/*}" "${dir%/*/*}" ${stage:+"$stage"}; do
         mkdir -p "$root$path"
         mount --rbind "$path" "$root$path"
     done
@@ -48,7 +49,7 @@ impl Site {
         command
             .args(["--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "sh"])
             .arg(self.sysroot.as_deref().unwrap_or(Path::new("")))
-            .arg(&self.dir)
+            .args([&self.dir, &self.short])
             .arg(self.stage.as_deref().unwrap_or(Path::new("")))
             .arg(program)
             .current_dir(&self.dir);
