@@ -8,6 +8,8 @@ mod ghosts;
 mod hostile;
 mod link;
 mod native;
+mod normal;
+mod oracle;
 mod reload;
 mod runner;
 mod scene;
@@ -25,7 +27,7 @@ struct Arguments {
     /// The suite to run
     #[arg(long)]
     suite: Option<String>,
-    /// Only cases whose name holds this
+    /// Only cases whose name holds this; else what is in `$DMUC_CASE`
     #[arg(long)]
     case: Option<String>,
     /// Prints the names of the suites
@@ -71,10 +73,11 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    let case = arguments.case.or_else(|| std::env::var("DMUC_CASE").ok());
     let mut failed = 0;
     for suite in suites() {
         if arguments.suite.as_deref().is_none_or(|name| name == suite.name) {
-            failed += suite.run(arguments.case.as_deref()).await;
+            failed += suite.run(case.as_deref()).await;
         }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -39,7 +39,7 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         "listen": [
             {
                 "port": 5222, "ip": site.address.to_string(), "module": "ejabberd_c2s",
-                "max_stanza_size": 262_144, "access": "all", "backlog": 1024
+                "max_stanza_size": 524_288, "access": "all", "backlog": 1024
             },
             {
                 "port": 5269, "ip": site.address.to_string(), "module": "ejabberd_s2s_in",

@@ -1,0 +1,173 @@
+//! What a client received, in a form that can be compared with another run's.
+//!
+//! Everything counts, to the last attribute, but for what is different in any two runs of plain MUC:
+//!
+//! - ids that a server has made up: of stanzas (the tests' own are kept), of `<stanza-id/>`, `<archived/>`
+//!   and `<occupant-id/>`, which is salted for each room
+//! - time stamps of `<delay/>`, and the day on which a room was made
+//! - the order of a room's occupants in the list for somebody who enters: the servers' own is that of a
+//!   hash table, in Prosody with a seed of the process; for the same reason that of everything in an
+//!   answer to disco#info, and of the items of one nick with several sessions
+//! - when the answers come to questions that a test asks only to wait for the room ([`WAITING`])
+//! - the user's own presence, of which sessions that come and go at the same time hear or do not
+//!
+//! and for one thing that is meant to be different: the feature that says that a server speaks dmuc.
+
+use std::fmt::Write as _;
+
+use dmuc_testkit::minidom::Element;
+use dmuc_testkit::minidom::Node;
+use dmuc_testkit::{Received, xml};
+
+use crate::traffic;
+
+const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
+
+/// What stands for something that differs in any two runs.
+const ANY: &str = "~";
+
+/// Ids that start so are the tests' own (see `Client::fresh_id`).
+const OWN_IDS: &str = "kit-";
+
+/// What the ids of such questions begin with.
+pub const WAITING: &str = "waiting-";
+
+/// A client's stanzas, each in normal form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// From the rooms' server, in order.
+    pub rooms: Vec<String>,
+    /// From everybody else, in order: nothing orders the two with respect to each other.
+    pub others: Vec<String>,
+}
+
+/// Brings all that a client received into normal form. `muc` is the domain of the rooms.
+/// `lists` for a room of Prosody, which sends such a list also to somebody who is inside: who becomes a
+/// moderator, or enters again.
+pub fn heard(received: &[Received], muc: &str, lists: bool) -> Heard {
+    let mut heard = Heard::default();
+    // What the room under way has sent since its list of occupants may have begun.
+    let mut entering: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for stanza in received {
+        if stanza.attr("id").starts_with(WAITING) {
+            continue;
+        }
+        let bare = |jid: &str| jid.split('/').next().unwrap_or_default().to_owned();
+        if stanza.element.name() == "presence"
+            && bare(stanza.attr("from")) == bare(stanza.attr("to"))
+        {
+            continue;
+        }
+        let text = stanza_text(&stanza.element);
+        if xml::domain(stanza.attr("from")) != muc {
+            heard.others.push(text);
+            continue;
+        }
+        let occupant = stanza.element.name() == "presence" && stanza.attr("type").is_empty();
+        let own = stanza.statuses().contains(&110);
+        if occupant && !own && (lists || !inside) {
+            entering.push((stanza.attr("from").to_owned(), text));
+            continue;
+        }
+        list(&mut entering, &mut heard.rooms);
+        heard.rooms.push(text);
+        if occupant && own {
+            inside = true;
+        } else if ends(stanza) {
+            inside = false;
+        }
+    }
+    list(&mut entering, &mut heard.rooms);
+    heard
+}
+
+/// Puts the presences of a list in order; those of one occupant stay in theirs.
+fn list(entering: &mut Vec<(String, String)>, rooms: &mut Vec<String>) {
+    entering.sort_by(|a, b| a.0.cmp(&b.0));
+    rooms.extend(entering.drain(..).map(|(_, text)| text));
+}
+
+/// Whether this is the room's own end of the recipient's stay.
+fn ends(stanza: &Received) -> bool {
+    let codes = stanza.statuses();
+    let destroyed = stanza
+        .element
+        .get_child("x", MUC_USER)
+        .is_some_and(|x| x.children().any(|child| child.name() == "destroy"));
+    stanza.element.name() == "presence"
+        && stanza.attr("type") == "unavailable"
+        && (destroyed || codes.contains(&110) && !codes.contains(&303))
+}
+
+/// One stanza in normal form.
+pub fn stanza_text(stanza: &Element) -> String {
+    let mut text = String::new();
+    write(stanza, "", false, &mut text);
+    text
+}
+
+/// `sorted` for what is a set.
+fn write(element: &Element, outer: &str, sorted: bool, out: &mut String) {
+    let (name, ns) = (element.name(), element.ns());
+    let items = element.children().filter(|child| child.name() == "item").count() > 1;
+    let sorted = sorted || ns == "http://jabber.org/protocol/disco#info" || ns == MUC_USER && items;
+    let _ = write!(out, "<{name}");
+    if ns != outer {
+        let _ = write!(out, " xmlns='{ns}'");
+    }
+    let mut attributes: Vec<(String, &str)> = element
+        .attrs()
+        .iter()
+        .map(|((space, name), value)| (format!("{}{name}", prefix(space)), value.as_str()))
+        .collect();
+    attributes.sort();
+    for (key, value) in attributes {
+        let value = if is_made_up(&ns, name, &key, value) { ANY } else { value };
+        let _ = write!(out, " {key}='{}'", xml::escape(value));
+    }
+    out.push('>');
+    let made = element.attr("var").is_some_and(|var| var.starts_with("muc#roominfo_creation"));
+    if sorted {
+        let children = element.children().filter(|child| child.attr("var") != Some(traffic::NS));
+        let mut texts: Vec<String> = children.map(|child| part(child, &ns, made, true)).collect();
+        texts.sort();
+        out.extend(texts);
+        out.push_str(&xml::escape(&element.text()));
+        let _ = write!(out, "</{name}>");
+        return;
+    }
+    for node in element.nodes() {
+        match node {
+            Node::Element(child) => out.push_str(&part(child, &ns, false, false)),
+            Node::Text(text) => out.push_str(&xml::escape(text)),
+        }
+    }
+    let _ = write!(out, "</{name}>");
+}
+
+fn part(element: &Element, outer: &str, emptied: bool, sorted: bool) -> String {
+    let mut text = String::new();
+    match emptied {
+        true => write(&Element::bare(element.name(), element.ns()), outer, sorted, &mut text),
+        false => write(element, outer, sorted, &mut text),
+    }
+    text
+}
+
+fn prefix(namespace: &str) -> &str {
+    match namespace {
+        "" => "",
+        "http://www.w3.org/XML/1998/namespace" => "xml:",
+        _ => "?:",
+    }
+}
+
+fn is_made_up(ns: &str, element: &str, key: &str, value: &str) -> bool {
+    match (element, key) {
+        ("message" | "presence" | "iq", "id") => !value.starts_with(OWN_IDS),
+        ("stanza-id" | "archived" | "occupant-id", "id") => true,
+        ("delay", "stamp") => ns == "urn:xmpp:delay",
+        _ => false,
+    }
+}
