@@ -695,8 +695,9 @@ impl Room {
         let reason = domain.reason;
         domain.last_epoch = Some(link.epoch.clone());
         let was_refused = link.sent.iter().any(|sent| sent.fate == Some(Fate::Refused));
-        let (failing, muted) = self.fail_unknown(now, number, &link);
-        self.resend(&link, queue, muted, out);
+        let failed = unknown(&link);
+        let (failing, muted) = self.fail(now, number, &link, &failed);
+        self.resend(&link, &failed, queue, muted, out);
         if !failing.is_empty() {
             // After the plain copies: the room's own stanzas about it come after what it sent before.
             out.push(Action::Fail { to: failing });
@@ -710,17 +711,14 @@ impl Room {
     }
 
     /// Marks those whose stanzas may or may not have arrived. Returns the sessions that the room is to
-    /// be told of, and the JIDs of all stays that have thereby lost their thread.
-    fn fail_unknown(
+    /// be told of, and the JIDs of all whose stay that has lost its thread may go on in the queue.
+    fn fail(
         &mut self,
         now: Millis,
         number: usize,
         link: &Link,
+        failed: &RoaringBitmap,
     ) -> (Vec<Arc<str>>, HashSet<Arc<str>>) {
-        let unknown = || link.sent.iter().filter(|sent| sent.fate == Some(Fate::Unknown));
-        let failed: RoaringBitmap = unknown()
-            .flat_map(|sent| &sent.deliveries)
-            .fold(Default::default(), |all, d| all | &d.1);
         let departed: RoaringBitmap =
             link.sent.iter().flat_map(|sent| sent.departed.iter().copied()).collect();
         let mut muted = HashSet::new();
@@ -749,14 +747,16 @@ impl Room {
     fn resend(
         &mut self,
         link: &Link,
+        failed: &RoaringBitmap,
         queue: VecDeque<(Arc<str>, Payload)>,
         mut muted: HashSet<Arc<str>>,
         out: &mut Vec<Action>,
     ) {
         let refused = link.sent.iter().filter(|sent| sent.fate == Some(Fate::Refused));
         for (payload, set) in refused.flat_map(|sent| &sent.deliveries) {
-            for jid in set.iter().filter_map(|index| link.audience.jid(index)) {
-                if !muted.contains(jid) || payload.facts().is_own_end() {
+            let ends = payload.facts().is_own_end();
+            for index in set.iter().filter(|index| ends || !failed.contains(*index)) {
+                if let Some(jid) = link.audience.jid(index) {
                     self.send_plain(payload, jid, out);
                 }
             }
@@ -958,6 +958,12 @@ impl Room {
     fn give(&mut self, list: Vec<Action>) -> Actions {
         Actions { list, wake: self.alarm.take() }
     }
+}
+
+/// Indexes to which something of unknown fate was sent.
+fn unknown(link: &Link) -> RoaringBitmap {
+    let sent = link.sent.iter().filter(|sent| sent.fate == Some(Fate::Unknown));
+    sent.flat_map(|sent| &sent.deliveries).fold(RoaringBitmap::new(), |all, (_, set)| all | set)
 }
 
 /// When a link wants a probe: sooner if something on it is not acknowledged.
