@@ -9,6 +9,8 @@
 //!   hash table, in Prosody with a seed of the process; for the same reason that of everything in an
 //!   answer to disco#info, and of the items of one nick with several sessions
 //! - when the answers come to questions that a test asks only to wait for the room ([`WAITING`])
+//! - the `<delay/>` of the user's own server on what it sends anew after a resumption: which stanzas were
+//!   under way is a matter of milliseconds
 //! - the user's own presence, of which sessions that come and go at the same time hear or do not
 //!
 //! and for one thing that is meant to be different: the feature that says that a server speaks dmuc.
@@ -139,6 +141,7 @@ fn write(element: &Element, outer: &str, sorted: bool, out: &mut String) {
     }
     for node in element.nodes() {
         match node {
+            Node::Element(child) if is_resent(child) => {}
             Node::Element(child) => out.push_str(&part(child, &ns, false, false)),
             Node::Text(text) => out.push_str(&xml::escape(text)),
         }
@@ -161,6 +164,12 @@ fn prefix(namespace: &str) -> &str {
         "http://www.w3.org/XML/1998/namespace" => "xml:",
         _ => "?:",
     }
+}
+
+/// What a server adds to what it sends anew after a resumption.
+fn is_resent(element: &Element) -> bool {
+    let from = element.attr("from").unwrap_or_default();
+    element.name() == "delay" && !xml::domain(from).starts_with("conference.")
 }
 
 fn is_made_up(ns: &str, element: &str, key: &str, value: &str) -> bool {
