@@ -1,5 +1,6 @@
 //! Where a laboratory keeps its logs: kept after a failure, gone after a success.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,11 +20,18 @@ impl RunDir {
     pub fn new(name: &str) -> Result<Self> {
         let runs =
             std::env::var_os("DMUC_RUNS").map_or_else(|| "target/runs".into(), PathBuf::from);
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+        let mut millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+        // Another process may begin a run at the same time: this directory says whose number it is.
+        let short = loop {
+            let short = std::env::temp_dir().join(format!("dmuc-{millis}"));
+            match std::fs::create_dir(&short) {
+                Ok(()) => break short,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => millis += 1,
+                Err(error) => return Err(error).with_context(|| format!("cannot make {short:?}")),
+            }
+        };
         let path = std::path::absolute(runs.join(format!("{name}-{millis}")))?;
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {path:?}"))?;
-        let short = std::env::temp_dir().join(format!("dmuc-{millis}"));
-        std::fs::create_dir_all(&short).with_context(|| format!("cannot make {short:?}"))?;
         Ok(Self { path, short, delete: AtomicBool::new(false) })
     }
 
