@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use dmuc_testkit::{Client, Lab};
+use tokio::time::sleep;
 
 use crate::runner::Suite;
 use crate::scene::{PAIRINGS, Pairing, all_have, join_all, linked, log_in, names, until};
@@ -67,6 +68,9 @@ async fn play(lab: &Lab) -> Result<()> {
 
     // They can come back, and are linked again.
     b.start().await?;
+    // ejabberd, having found nobody there, tries again only after up to two seconds, and bounces
+    // until then what it should send.
+    sleep(Duration::from_secs(3)).await;
     wire.reset();
     let back = Client::connect_all(b, names("remote", 5).iter().map(String::as_str), "r").await?;
     join_all(&room, &back).await?;
