@@ -166,7 +166,7 @@ return function (core)
 		if not envelope or broken or (stanza.attr.type or "normal") ~= "normal" then return; end
 		local room = room_of(event_data);
 		if not room then return; end
-		local payloads, described = xml.open(envelope);
+		local payloads, described = xml.open(envelope, stanza.attr["xml:lang"]);
 		local ok, actions = pcall(replica.envelope, replica, now(), room, stanza.attr.id or "", envelope, described);
 		if not ok then
 			break_off(actions);

@@ -209,7 +209,9 @@ end
 --- Takes the stanzas out of an envelope: `payloads[n]` is the one in the n-th operation, and
 -- `described[n]` what the core wants to know of it. An operation that carries anything else than one
 -- stanza gets none, which the core refuses.
-local function open(envelope)
+-- `lang` is that of the stanza around the envelope: a carried one has it by inheritance if it has none of
+-- its own, as Prosody gives every stanza that of its stream.
+local function open(envelope, lang)
 	local payloads, described, n = {}, {}, 0;
 	local tags = envelope.tags;
 	for i = 1, #tags do
@@ -219,6 +221,7 @@ local function open(envelope)
 			local stanza = op.tags[1];
 			if stanza and not op.tags[2] and stanza.attr.xmlns == xmlns_client and is_sound(stanza) then
 				unwrap(stanza);
+				stanza.attr["xml:lang"] = stanza.attr["xml:lang"] or lang;
 				payloads[n] = stanza;
 				described[n] = { facts(stanza), stanza.attr.from, stanza.attr.to ~= nil };
 			end
