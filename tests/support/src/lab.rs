@@ -269,24 +269,6 @@ impl Release {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_of_both_ends() {
-        let release = |root: Option<&str>, stage: Option<&str>| Release {
-            root: root.map(PathBuf::from),
-            stage: stage.map(PathBuf::from),
-        };
-        let ends = "/t/root:/t/stage,:/stage";
-        assert_eq!(Release::read(ends, "/x", false), release(Some("/t/root"), Some("/t/stage")));
-        assert_eq!(Release::read(ends, "/x", true), release(None, Some("/stage")));
-        assert_eq!(Release::read("", "/x", true), release(None, Some("/x")));
-        assert_eq!(Release::read("", "", false), release(None, None));
-    }
-}
-
 /// Who has which address.
 struct Network {
     lab: u8,
@@ -304,5 +286,23 @@ impl Network {
     /// Where `viewer` finds the wire instead of `other`.
     fn wire(&self, viewer: u8, other: u8) -> Ipv4Addr {
         Ipv4Addr::new(127, self.lab, viewer, other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_both_ends() {
+        let release = |root: Option<&str>, stage: Option<&str>| Release {
+            root: root.map(PathBuf::from),
+            stage: stage.map(PathBuf::from),
+        };
+        let ends = "/t/root:/t/stage,:/stage";
+        assert_eq!(Release::read(ends, "/x", false), release(Some("/t/root"), Some("/t/stage")));
+        assert_eq!(Release::read(ends, "/x", true), release(None, Some("/stage")));
+        assert_eq!(Release::read("", "/x", true), release(None, Some("/x")));
+        assert_eq!(Release::read("", "", false), release(None, None));
     }
 }
