@@ -55,7 +55,8 @@ fn licences() -> anyhow::Result<()> {
         let deny = tools.join("bin/cargo-deny");
         if !deny.exists() {
             println!("lint: cargo-deny is missing; building it once, for some minutes");
-            let mut install = run::cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]);
+            let mut install =
+                run::cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]);
             // Outside of the workspace's own profiles and lock file.
             run::must(install.arg(&tools).env_remove("CARGO_TARGET_DIR"))?;
         }
