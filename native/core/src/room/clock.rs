@@ -1,0 +1,132 @@
+//! What is due: probes, time-outs, new attempts, and the end of watching.
+
+use super::Room;
+use super::compose::Composer;
+use super::domain::State;
+use super::link::Link;
+use super::session::Seat;
+use crate::{Action, Actions, Config, Counter, Millis};
+
+impl Room {
+    /// Does what is due.
+    pub fn tick(&mut self, now: Millis) -> Actions {
+        self.alarm.ring();
+        let mut out = Vec::new();
+        for number in 0..self.domains.len() {
+            self.tick_domain(now, number, &mut out);
+        }
+        self.try_candidates(now, &mut out);
+        self.give(out)
+    }
+
+    pub(super) fn tick_domain(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        if self.domains[number].failing > 0 {
+            self.release_failing(now, number);
+        }
+        let config = &self.shared.config;
+        let domain = &mut self.domains[number];
+        match &mut domain.state {
+            State::Plain { .. } => self.consider(now, number),
+            State::Asking { until } if now >= *until => {
+                domain.state = State::Plain { retry: now + config.retry_max.min(60_000) };
+                domain.reason = "no answer whether it speaks dmuc";
+                self.consider(now, number);
+            }
+            State::SettingUp { until, .. } if now >= *until => {
+                self.shared.counters.add(Counter::SetupsFailed, 1);
+                self.unlink(now, number, "set-up unanswered", out);
+                out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
+            }
+            State::Draining(drain) if now >= drain.until => self.give_up(now, number, out),
+            State::Asking { until } | State::SettingUp { until, .. } => self.alarm.by(*until),
+            State::Draining(drain) => self.alarm.by(drain.until),
+            State::Linked(link) => {
+                let oldest = link.sent.front().map(|sent| sent.at);
+                if oldest.is_some_and(|at| now >= at + config.ack_timeout) {
+                    domain.drain(&self.jid, now, "the replica has stopped acknowledging");
+                    return self.give_up(now, number, out);
+                }
+                if now >= probe_time(link, config) {
+                    if link.audience.seats.all().is_empty() && link.sent.is_empty() {
+                        return self.end(now, number, "no occupants left", out);
+                    }
+                    out.extend(Composer::new(link, &domain.name, &self.shared, now).probe());
+                }
+                self.watch(number);
+            }
+        }
+    }
+
+    /// Wakes up when a link is to be probed or given up.
+    pub(super) fn watch(&mut self, number: usize) {
+        let config = &self.shared.config;
+        if let State::Linked(link) = &self.domains[number].state {
+            self.alarm.by(probe_time(link, config));
+            if let Some(oldest) = link.sent.front() {
+                self.alarm.by(oldest.at + config.ack_timeout);
+            }
+        }
+    }
+
+    /// A room that did not take the word for it keeps the occupant: serve it plainly.
+    pub(super) fn release_failing(&mut self, now: Millis, number: usize) {
+        for session in self.sessions.numbers_of_domain(number) {
+            let session = self.sessions.get_mut(session);
+            if let Seat::Failing(until) = session.seat {
+                if now >= until {
+                    session.seat = Seat::Refused;
+                    self.domains[number].failing -= 1;
+                } else {
+                    self.alarm.by(until);
+                }
+            }
+        }
+    }
+
+    /// Ends a link in an orderly way.
+    pub(super) fn end(
+        &mut self,
+        now: Millis,
+        number: usize,
+        reason: &'static str,
+        out: &mut Vec<Action>,
+    ) {
+        let domain = &mut self.domains[number];
+        if let State::Linked(link) = &mut domain.state {
+            let mut composer = Composer::new(link, &domain.name, &self.shared, now);
+            composer.end();
+            out.extend(composer.finish());
+            log::info!("{}: link with {} ends: {reason}", self.jid, domain.name);
+            self.shared.counters.add(Counter::LinksDown, 1);
+            domain.last_epoch = domain.link().map(|link| link.epoch.clone());
+            domain.state = State::Plain { retry: now };
+            domain.reason = reason;
+            for session in self.sessions.of_domain(number) {
+                if matches!(session.seat, Seat::At(_) | Seat::Refused) {
+                    session.seat = Seat::None;
+                }
+            }
+        }
+    }
+
+    /// dmuc stops watching: every link ends and everything that waits goes plainly.
+    pub fn close(&mut self, now: Millis) -> Actions {
+        self.closed = true;
+        let mut out = Vec::new();
+        for number in 0..self.domains.len() {
+            self.end(now, number, "the room is no longer watched", &mut out);
+            // Nobody will be here to hear of other fates; on a sound stream there are none.
+            if let State::Draining(drain) = &mut self.domains[number].state {
+                drain.link.sent.retain(|sent| sent.fate.is_some());
+                self.settle(now, number, &mut out);
+            }
+        }
+        self.give(out)
+    }
+}
+
+/// When a link wants a probe: sooner if something on it is not acknowledged.
+fn probe_time(link: &Link, config: &Config) -> Millis {
+    let wait = if link.sent.is_empty() { config.ping_interval } else { config.probe_after };
+    link.last_sent + wait.min(config.ping_interval)
+}

@@ -1,0 +1,193 @@
+//! From plain to linked: who deserves a link, whether it can have one, and the way back.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::Room;
+use super::domain::{Domain, State};
+use super::session::Seat;
+use crate::ops::{LinkAccept, LinkOffer, Op};
+use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload};
+
+/// Shortest time before a domain that said no is asked again.
+const ASK_AGAIN: u64 = 60_000;
+/// Bytes of a set-up's audience; the rest follows as `enter`.
+const SETUP_BYTES: usize = 65_536;
+
+impl Room {
+    /// Remembers the domain if it has come to deserve a link.
+    pub(super) fn consider(&mut self, now: Millis, number: usize) {
+        let domain = &self.domains[number];
+        if let State::Plain { retry } = domain.state
+            && domain.occupants as u64 >= self.shared.config.min_occupants
+        {
+            if now >= retry {
+                self.candidates.push(number);
+            } else {
+                self.alarm.by(retry);
+            }
+        }
+    }
+
+    pub(super) fn try_candidates(&mut self, now: Millis, out: &mut Vec<Action>) {
+        for number in std::mem::take(&mut self.candidates) {
+            let domain = &mut self.domains[number];
+            if let State::Plain { retry } = domain.state
+                && now >= retry
+                && !self.closed
+                && domain.occupants as u64 >= self.shared.config.min_occupants
+            {
+                let until = now + self.shared.config.setup_timeout;
+                domain.state = State::Asking { until };
+                domain.reason = "asking whether it speaks dmuc";
+                self.alarm.by(until);
+                out.push(Action::AskSupport { domain: domain.name.clone() });
+            }
+        }
+    }
+
+    /// The answer to [`Action::AskSupport`].
+    pub fn support(&mut self, now: Millis, domain: &str, yes: bool) -> Actions {
+        let mut out = Vec::new();
+        if let Some(&number) = self.by_name.get(domain)
+            && matches!(self.domains[number].state, State::Asking { .. })
+        {
+            if yes {
+                self.set_up(now, number, &mut out);
+            } else {
+                // The cache answers most of these questions.
+                let domain = &mut self.domains[number];
+                domain.failures += 1;
+                let wait = domain.back_off(&self.shared.config).max(ASK_AGAIN);
+                domain.state =
+                    State::Plain { retry: now + wait.min(self.shared.config.support_no) };
+                domain.reason = "does not speak dmuc";
+                self.consider(now, number);
+            }
+        }
+        self.give(out)
+    }
+
+    pub(super) fn set_up(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        let config = &self.shared.config;
+        let domain = &mut self.domains[number];
+        let epoch: Arc<str> = random_name(&mut self.rng).into();
+        let mut link = Domain::new_link(epoch.clone(), config, now);
+        let mut listed = Vec::new();
+        let mut len = 0;
+        for session in self.sessions.of_domain(number) {
+            if matches!(session.seat, Seat::Failing(_)) {
+                continue;
+            }
+            let index = link.audience.allot(session.jid.clone());
+            session.seat = Seat::At(index);
+            let enter =
+                Op::<Payload>::Enter { index, jid: session.jid.clone(), class: session.class };
+            let enter = enter.write();
+            len += enter.markup_len();
+            if len <= SETUP_BYTES {
+                link.audience.seats.enter(index, session.class);
+                listed.push(enter);
+            } else {
+                link.unlisted.push_back((index, session.class));
+            }
+        }
+        let offer = LinkOffer {
+            epoch: epoch.to_string(),
+            stream: self.stream.clone(),
+            size: link.audience.bound(),
+            hold: config.hold_time,
+            ping: config.ping_interval,
+            max_bytes: config.max_envelope_bytes,
+        };
+        let mut body = offer.write();
+        body.children = listed;
+        let until = now + config.setup_timeout;
+        self.alarm.by(until);
+        domain.reason = "set-up under way";
+        domain.state = State::SettingUp { id: epoch.to_string(), until, link };
+        out.push(Action::Setup { to: domain.name.clone(), id: epoch.to_string(), body });
+    }
+
+    /// The answer to [`Action::Setup`]; `None` for an error or no answer.
+    pub fn setup_result(
+        &mut self,
+        now: Millis,
+        domain: &str,
+        id: &str,
+        answer: Option<&Element<Incoming>>,
+    ) -> Actions {
+        let mut out = Vec::new();
+        if let Some(&number) = self.by_name.get(domain)
+            && matches!(&self.domains[number].state, State::SettingUp { id: open, .. } if open == id)
+        {
+            let domain = &mut self.domains[number];
+            let State::SettingUp { mut link, .. } =
+                std::mem::replace(&mut domain.state, State::Plain { retry: now })
+            else {
+                return self.give(out);
+            };
+            let accept = answer
+                .and_then(|element| LinkAccept::read(element, link.audience.bound()))
+                .filter(|accept| *accept.epoch == *link.epoch && accept.max_bytes >= 4096);
+            match accept {
+                Some(accept) => {
+                    link.max_bytes =
+                        link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
+                    for index in accept.refused {
+                        self.shared.counters.add(Counter::OccupantsRefused, 1);
+                        link.audience.seats.leave(index);
+                        if let Some(jid) = link.audience.jid(index)
+                            && let Some(session) = self.sessions.find_mut(jid)
+                            && session.seat == Seat::At(index)
+                        {
+                            session.seat = Seat::Refused;
+                            link.stale.push(index);
+                        }
+                    }
+                    log::info!("{}: link with {} is up", self.jid, domain.name);
+                    self.shared.counters.add(Counter::LinksUp, 1);
+                    domain.reason = "linked";
+                    link.last_sent = now;
+                    link.up_since = now;
+                    domain.state = State::Linked(link);
+                    self.watch(number);
+                }
+                None => {
+                    self.shared.counters.add(Counter::SetupsFailed, 1);
+                    self.unlink(now, number, "set-up refused or unanswered", &mut out);
+                    out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
+                }
+            }
+        }
+        self.give(out)
+    }
+
+    /// Back to plain, to be tried again after a while.
+    pub(super) fn unlink(
+        &mut self,
+        now: Millis,
+        number: usize,
+        reason: &'static str,
+        out: &mut Vec<Action>,
+    ) {
+        let domain = &mut self.domains[number];
+        domain.failures += 1;
+        let wait = domain.back_off(&self.shared.config);
+        let retry = now + (wait - self.rng.u64(0..=wait / 10));
+        domain.state = State::Plain { retry };
+        domain.reason = reason;
+        for session in self.sessions.of_domain(number) {
+            if matches!(session.seat, Seat::At(_) | Seat::Refused) {
+                session.seat = Seat::None;
+            }
+        }
+        self.consider(now, number);
+        self.try_candidates(now, out);
+    }
+}
+
+pub(super) fn random_name(rng: &mut Rng) -> String {
+    (0..16).map(|_| rng.alphanumeric()).collect()
+}
