@@ -39,7 +39,7 @@ pub fn run() -> Tally {
     }
     if run::exists("luacheck") {
         let mut luacheck = Command::new("luacheck");
-        luacheck.args(["--quiet", "lua"]).current_dir(paths::root());
+        luacheck.args(["--quiet", "."]).current_dir(paths::root().join("lua"));
         check("luacheck", run::must(&mut luacheck));
     }
     check("licences", licences());
