@@ -258,9 +258,9 @@ fn show(rows: &[Row], json: bool) -> Result<()> {
 
 /// Waits until the user has seen enough.
 async fn keep(lab: Lab) -> Result<()> {
-    let pid = std::process::id();
+    // The number of this process in here is another one than out there.
     eprintln!("\nThe servers are up. They are in a network of their own; enter it with\n");
-    eprintln!("  sudo nsenter --target {pid} --net --mount\n");
+    eprintln!("  sudo nsenter --target $(pgrep -xn dmuc-suites) --net --mount\n");
     eprintln!("and point a client at one of these (no TLS between client and server):\n");
     for server in lab.servers() {
         server.register(&["guest"]).await?;

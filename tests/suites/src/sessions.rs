@@ -531,9 +531,10 @@ async fn destroyed(stage: &mut Stage<'_>) -> Result<()> {
         stage.lab().server("a").room("elsewhere")
     );
     stage["host"].iq(&stage.room.clone(), "set", &query).await?;
-    stage.settle().await?;
-    // The same name, another room. ejabberd loses what comes while the old one's process ends.
+    // ejabberd loses what comes while the room's process ends.
     tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.settle().await?;
+    // The same name, another room.
     stage["host"].create(&stage.room, "host", &[]).await?;
     for who in ["anna", "bert"] {
         stage.enter(who).await?;
