@@ -101,11 +101,7 @@ impl Room {
             domain.last_epoch = domain.link().map(|link| link.epoch.clone());
             domain.state = State::Plain { retry: now };
             domain.reason = reason;
-            for session in self.sessions.of_domain(number) {
-                if matches!(session.seat, Seat::At(_) | Seat::Refused) {
-                    session.seat = Seat::None;
-                }
-            }
+            self.unseat(number);
         }
     }
 

@@ -178,13 +178,18 @@ impl Room {
         let retry = now + (wait - self.rng.u64(0..=wait / 10));
         domain.state = State::Plain { retry };
         domain.reason = reason;
+        self.unseat(number);
+        self.consider(now, number);
+        self.try_candidates(now, out);
+    }
+
+    /// Without a link nobody has a place in an audience.
+    pub(super) fn unseat(&mut self, number: usize) {
         for session in self.sessions.of_domain(number) {
             if matches!(session.seat, Seat::At(_) | Seat::Refused) {
                 session.seat = Seat::None;
             }
         }
-        self.consider(now, number);
-        self.try_candidates(now, out);
     }
 }
 
