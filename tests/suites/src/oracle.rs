@@ -84,19 +84,26 @@ pub async fn compare(
 async fn compare_in(plain: &Lab, dmuc: &Lab, scripts: &[Script]) -> Result<()> {
     let mut failures = Vec::new();
     for script in scripts {
-        let (without, with) = futures::join!(run(plain, script, false), run(dmuc, script, true));
-        let outcome = match (without, with) {
-            (Ok(without), Ok(with)) => same(&without, &with),
-            (Err(error), _) => Err(error.context("without dmuc")),
-            (_, Err(error)) => Err(error.context("with dmuc")),
-        };
-        if let Err(error) = outcome {
-            save_wires(plain, dmuc, script.name)?;
-            failures.push(format!("{}: {error:#}", script.name));
+        let Err(error) = attempt(plain, dmuc, script, script.name).await else { continue };
+        save_wires(plain, dmuc, script.name)?;
+        // Servers under load race with themselves, without dmuc too; what differs by a fault of ours
+        // differs again. It is said in any case.
+        println!("differs, trying again: {}: {error:#}", script.name);
+        let again = format!("{}-again", script.name);
+        if let Err(error) = attempt(plain, dmuc, script, &again).await {
+            save_wires(plain, dmuc, &again)?;
+            failures.push(format!("{}, twice: {error:#}", script.name));
         }
     }
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
+}
+
+/// Runs a script in both laboratories, in a room of this name.
+async fn attempt(plain: &Lab, dmuc: &Lab, script: &Script, name: &str) -> Result<()> {
+    let (without, with) =
+        futures::join!(run(plain, script, name, false), run(dmuc, script, name, true));
+    same(&without.context("without dmuc")?, &with.context("with dmuc")?)
 }
 
 /// The wires are reset before each script: what has crossed in this one is kept under its name.
@@ -150,14 +157,14 @@ fn shorten(line: &str) -> String {
     }
 }
 
-async fn run(lab: &Lab, script: &Script, dmuc: bool) -> Result<Run> {
+async fn run(lab: &Lab, script: &Script, name: &str, dmuc: bool) -> Result<Run> {
     let wire = lab.wire("a", "b");
     wire.reset();
     wire.set_latency(Duration::ZERO);
     let mut stage = Stage {
         lab,
-        script: script.name,
-        room: lab.server("a").room(script.name),
+        script: name.to_owned(),
+        room: lab.server("a").room(name),
         people: BTreeMap::new(),
         former: BTreeMap::new(),
         notes: Vec::new(),
@@ -269,7 +276,7 @@ fn beside(records: &[Record], room: &str, ended: &BTreeSet<String>) -> Result<()
 /// gets everything in the order of the script, although nobody waits for the room's answers.
 pub struct Stage<'a> {
     lab: &'a Lab,
-    script: &'static str,
+    script: String,
     /// The room.
     pub room: String,
     people: BTreeMap<String, Client>,
