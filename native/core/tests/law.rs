@@ -150,6 +150,14 @@ fn run(world: &mut World, steps: &[Step]) {
     }
 }
 
+/// A world in which all this has happened and everything has arrived.
+fn live(steps: &[Step], seed: u64, options: &[(&str, u64)]) -> World {
+    let mut world = World::new(seed, DOMAINS, options);
+    run(&mut world, steps);
+    world.quiet();
+    world
+}
+
 /// 256 cases each, or `PROPTEST_CASES`; a failing case is kept beside this file.
 fn config() -> ProptestConfig {
     ProptestConfig {
@@ -164,9 +172,7 @@ proptest! {
     /// Nothing fails: every occupant gets exactly what the room sent, whatever the interleaving.
     #[test]
     fn on_a_sound_network(steps in prop::collection::vec(calm(), 0..120), seed: u64) {
-        let mut world = World::new(seed, DOMAINS, &options());
-        run(&mut world, &steps);
-        world.quiet();
+        let world = live(&steps, seed, &options());
         prop_assert_eq!(world.verdict(), Ok(()));
         prop_assert_eq!(world.failed, 0);
         prop_assert_eq!(world.shared.counters.get(Counter::ComposeMismatches), 0);
@@ -180,9 +186,7 @@ proptest! {
     fn with_replicas_unloaded_and_loaded(
         steps in prop::collection::vec(reloading(), 0..120), seed: u64
     ) {
-        let mut world = World::new(seed, DOMAINS, &options());
-        run(&mut world, &steps);
-        world.quiet();
+        let world = live(&steps, seed, &options());
         prop_assert_eq!(world.verdict(), Ok(()));
         prop_assert_eq!(world.failed, 0);
     }
@@ -192,9 +196,7 @@ proptest! {
     fn with_the_primary_unloaded_and_loaded(
         steps in prop::collection::vec(unloading_primary(), 0..120), seed: u64
     ) {
-        let mut world = World::new(seed, DOMAINS, &options());
-        run(&mut world, &steps);
-        world.quiet();
+        let world = live(&steps, seed, &options());
         prop_assert_eq!(world.verdict(), Ok(()));
         prop_assert_eq!(world.failed, 0);
     }
@@ -202,9 +204,7 @@ proptest! {
     /// Streams break: whoever missed something is out of the room, all others have everything.
     #[test]
     fn over_broken_streams(steps in prop::collection::vec(rough(), 0..120), seed: u64) {
-        let mut world = World::new(seed, DOMAINS, &impatient());
-        run(&mut world, &steps);
-        world.quiet();
+        let world = live(&steps, seed, &impatient());
         prop_assert_eq!(world.verdict(), Ok(()));
     }
 }

@@ -39,6 +39,14 @@ fn say(world: &mut World, n: usize) {
     world.happen(copies);
 }
 
+fn away_thrice(world: &mut World, n: usize) {
+    for _ in 0..3 {
+        let copies = world.muc.away(&user(n));
+        world.happen(copies);
+        world.quiet();
+    }
+}
+
 fn count(world: &World, counter: Counter) -> u64 {
     world.shared.counters.get(counter)
 }
@@ -78,19 +86,11 @@ fn a_broadcast_is_one_cast_and_a_presence_one_for_each_class() {
     assert_eq!(operations(&world), ["cast"]);
     world.quiet();
     // The first occupant is a moderator; another becomes one, and after two presences both are known.
-    for _ in 0..3 {
-        let copies = world.muc.away(&user(5));
-        world.happen(copies);
-        world.quiet();
-    }
+    away_thrice(&mut world, 5);
     let copies = world.muc.toggle(&user(1));
     world.happen(copies);
     world.quiet();
-    for _ in 0..3 {
-        let copies = world.muc.away(&user(5));
-        world.happen(copies);
-        world.quiet();
-    }
+    away_thrice(&mut world, 5);
     let copies = world.muc.away(&user(4));
     world.happen(copies);
     let operations = operations(&world);
