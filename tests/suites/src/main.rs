@@ -1,8 +1,10 @@
-//! The integration suites of dmuc and its demonstration, on real servers in a private network.
+//! The integration suites of dmuc, its demonstration and its benchmark, on real servers in a
+//! private network.
 //!
-//! `cargo xtask test` and `cargo xtask demo` build and run this program; by itself it finds neither
-//! the staged module nor a network.
+//! `cargo xtask test`, `demo` and `bench` build and run this program; by itself it finds neither the
+//! staged module nor a network.
 
+mod bench;
 mod demo;
 mod ghosts;
 mod hostile;
@@ -41,6 +43,8 @@ struct Arguments {
 enum Task {
     /// Shows a room with and without dmuc
     Demo(demo::Arguments),
+    /// Measures rooms without and with dmuc
+    Bench(bench::Arguments),
 }
 
 fn suites() -> Vec<Suite> {
@@ -52,14 +56,19 @@ fn suites() -> Vec<Suite> {
         ghosts::suite(),
         hostile::suite(),
         native::suite(),
+        bench::suite(),
     ]
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Task::Demo(demo)) = &arguments.task {
-        return match demo::run(demo).await {
+    if let Some(task) = &arguments.task {
+        let outcome = match task {
+            Task::Demo(demo) => demo::run(demo).await,
+            Task::Bench(bench) => bench::run(bench).await,
+        };
+        return match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error:#}");

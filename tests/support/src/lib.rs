@@ -23,6 +23,7 @@ pub mod selftest;
 pub mod server;
 pub mod tls;
 pub mod transcript;
+pub mod usage;
 pub mod wire;
 pub mod xml;
 
@@ -32,4 +33,5 @@ pub use peer::Peer;
 pub use server::{Kind, Server, ServerSpec};
 pub use tokio_xmpp::minidom::{self, Element};
 pub use transcript::Transcript;
+pub use usage::Usage;
 pub use wire::{Counters, Direction, Record, Wire};

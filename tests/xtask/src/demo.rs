@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: the same room with and without dmuc.
+//! `cargo xtask demo` and `cargo xtask bench`: the same room with and without dmuc, shown and
+//! measured.
 
 use anyhow::Result;
 use clap::Args;
@@ -13,17 +14,16 @@ pub struct Arguments {
     /// the other options
     #[arg(long, value_name = "RELEASE[,RELEASE]")]
     debian: Option<Releases>,
-    /// Options of the demonstration: --users N, --messages N, --pairing P, --json, --keep
+    /// Options of the program itself: see `-- --help`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
     options: Vec<String>,
 }
 
 /// Runs it; whether it succeeded.
-pub fn run(arguments: &Arguments) -> Result<bool> {
+pub fn run(task: &str, arguments: &Arguments) -> Result<bool> {
     setup::run()?;
     let places = Places::of(arguments.debian.as_ref())?;
     let program = suites::build_suites()?;
-    let status =
-        suites::command(&program, &places).arg("demo").args(&arguments.options).status()?;
+    let status = suites::command(&program, &places).arg(task).args(&arguments.options).status()?;
     Ok(status.success())
 }

@@ -39,6 +39,8 @@ enum Task {
     Test(test::Arguments),
     /// Shows a room with and without dmuc, with numbers
     Demo(demo::Arguments),
+    /// Measures rooms without and with dmuc, side by side
+    Bench(demo::Arguments),
     /// Checks formatting and runs the linters
     Lint,
 }
@@ -48,7 +50,8 @@ fn main() -> ExitCode {
         Task::Setup => setup::run().map(|()| true),
         Task::Stage => stage::run().map(|_| true),
         Task::Test(arguments) => test::run(&arguments),
-        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Demo(arguments) => demo::run("demo", &arguments),
+        Task::Bench(arguments) => demo::run("bench", &arguments),
         Task::Lint => Ok(lint::run().report("lint")),
     };
     match outcome {

@@ -23,7 +23,7 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     let (domain, muc) = (spec.domain(), spec.muc());
     let mut config = json!({
         "hosts": [domain],
-        "loglevel": "info",
+        "loglevel": spec.log_level.as_deref().unwrap_or("info").replace("warn", "warning"),
         "certfiles": [site.dir.join("both.pem")],
         "ca_file": site.dir.join("ca.pem"),
         "s2s_cafile": site.dir.join("ca.pem"),
@@ -105,7 +105,7 @@ fn node(site: &Site) -> String {
 }
 
 /// Starts without `ejabberdctl`, which would look for a system user and for other nodes.
-pub fn command(site: &Site) -> Result<Command> {
+pub fn command(site: &Site, spec: &ServerSpec) -> Result<Command> {
     let lib = site.multiarch()?;
     let mut libs = vec![lib];
     libs.extend(site.stage.as_ref().map(|stage| stage.join("erlang")));
@@ -118,6 +118,7 @@ pub fn command(site: &Site) -> Result<Command> {
         .arg("-mnesia")
         .arg("dir")
         .arg(format!("{:?}", site.dir.join("spool").display().to_string()))
+        .args(&spec.erl_arguments)
         .args(["+P", "250000", "-s", "ejabberd"])
         .env("HOME", &site.dir)
         .env("ERL_LIBS", libs.join(":"))

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 pub use self::spec::{Kind, ServerSpec};
 use crate::process::Process;
+use crate::usage::Usage;
 use site::Site;
 
 /// How long a server may take to start or to end.
@@ -125,7 +126,7 @@ impl Server {
             bail!("{} runs already", self.name());
         }
         let command = match self.spec.kind {
-            Kind::Ejabberd => ejabberd::command(&self.site)?,
+            Kind::Ejabberd => ejabberd::command(&self.site, &self.spec)?,
             Kind::Prosody => prosody::command(&self.site),
         };
         let mut process = Process::spawn(command, &self.site.dir.join("output.log"))?;
@@ -156,6 +157,11 @@ impl Server {
     pub async fn pid(&self) -> Result<u32> {
         let slot = self.process.lock().await;
         Ok(slot.as_ref().with_context(|| format!("{} does not run", self.name()))?.pid())
+    }
+
+    /// What it has used of the machine so far, with the processes that it started.
+    pub async fn usage(&self) -> Result<Usage> {
+        Usage::of(self.pid().await?)
     }
 
     /// Ends it as an administrator would, and waits for that.

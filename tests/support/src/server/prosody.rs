@@ -52,7 +52,8 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     writeln!(c, "admin_socket = {}", lua(&socket(site).display().to_string().into()))?;
     writeln!(c, "pidfile = {}", path("prosody.pid"))?;
     writeln!(c, "run_as_root = true")?;
-    writeln!(c, "log = {{ debug = {} }}", path("prosody.log"))?;
+    let level = spec.log_level.as_deref().unwrap_or("debug");
+    writeln!(c, "log = {{ {level} = {} }}", path("prosody.log"))?;
     if let Some(stage) = &site.stage {
         let plugins = stage.join("prosody").display().to_string();
         writeln!(c, "plugin_paths = {{ {} }}", lua(&plugins.into()))?;

@@ -50,6 +50,10 @@ pub struct ServerSpec {
     pub options: Map<String, Value>,
     /// Modules not to load, by the server's own name for them.
     pub without: Vec<String>,
+    /// Further arguments of ejabberd's Erlang machine.
+    pub erl_arguments: Vec<String>,
+    /// From which level on it writes its log: `debug`, `info`, `warn`; else the laboratory's choice.
+    pub log_level: Option<String>,
     /// The root of another Debian release to take the server from instead of this machine's.
     pub sysroot: Option<PathBuf>,
     /// A build of dmuc other than the one in `$DMUC_STAGE`.
@@ -66,6 +70,8 @@ impl ServerSpec {
             dmuc_options: Map::new(),
             options: Map::new(),
             without: Vec::new(),
+            erl_arguments: Vec::new(),
+            log_level: None,
             sysroot: None,
             stage: None,
         }
@@ -102,6 +108,18 @@ impl ServerSpec {
     /// Without one of the modules that would be loaded.
     pub fn without(mut self, module: &str) -> Self {
         self.without.push(module.to_owned());
+        self
+    }
+
+    /// With arguments of ejabberd's Erlang machine; Prosody has none.
+    pub fn erl_arguments(mut self, arguments: &[&str]) -> Self {
+        self.erl_arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// With a log from this level on: `debug`, `info` or `warn`.
+    pub fn log_level(mut self, level: &str) -> Self {
+        self.log_level = Some(level.to_owned());
         self
     }
 

@@ -58,6 +58,7 @@ pub struct End {
 pub(crate) struct Behaviour {
     pub(crate) latency: Duration,
     pub(crate) stalled: bool,
+    pub(crate) closed_book: bool,
 }
 
 /// What all connections of a wire share.
@@ -150,6 +151,13 @@ impl Wire {
     /// Keeps the stanzas themselves (the default), or only counts them.
     pub fn set_recording(&self, recording: bool) {
         self.shared.ledger.set_recording(recording);
+    }
+
+    /// Reads what crosses (the default), or passes the bytes of later connections on as they come:
+    /// TLS then runs from server to server, only `raw_bytes` and `connections` are counted, and
+    /// such a connection cannot be slowed. For measuring times, where reading would cost.
+    pub fn set_reading(&self, reading: bool) {
+        self.shared.behaviour.send_modify(|b| b.closed_book = !reading);
     }
 
     /// What server `from` has sent over this wire since the last reset.

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes, split,
+};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -16,6 +18,9 @@ use crate::meter::Metered;
 
 /// How many chunks may wait in one direction before the sender is held back.
 const QUEUE: usize = 256;
+
+/// How much is read at once.
+const CHUNK: usize = 64 * 1024;
 
 /// Carries one connection until it ends. `direction` is that of the server who opened it.
 pub(super) async fn relay(
@@ -36,6 +41,12 @@ pub(super) async fn relay(
     let mut near = Metered::new(near, shared.ledger.raw(direction));
     let mut far = Metered::new(far, shared.ledger.raw(direction.reverse()));
 
+    if shared.behaviour.borrow().closed_book {
+        shared.ledger.connected(direction);
+        // How a connection ends that nobody reads is the servers' affair.
+        let _ = copy_bidirectional_with_sizes(&mut near, &mut far, CHUNK, CHUNK).await;
+        return Ok(());
+    }
     let Some(domain) = until_proceed(shared, direction, &mut near, &mut far).await? else {
         return Ok(());
     };
@@ -117,7 +128,7 @@ async fn pump(
     let (queue, mut queued) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE);
     let read = async move {
         let mut framer = Framer::new();
-        let mut buffer = vec![0; 64 * 1024];
+        let mut buffer = vec![0; CHUNK];
         loop {
             let length = match from.read(&mut buffer).await {
                 // A server that closes without TLS's own goodbye has closed all the same.

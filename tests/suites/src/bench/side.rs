@@ -1,0 +1,262 @@
+//! One side of the comparison: a pair of servers, without dmuc or with it, and their users.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use dmuc_testkit::client::PATIENCE;
+use dmuc_testkit::{Client, Kind, Lab, ServerSpec, Usage, wire};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::case::{Case, HISTORY};
+use super::crowd::Crowd;
+use super::scanner::{Heard, mark};
+use crate::scene::Pairing;
+
+/// How many of a storm's joiners are the later ones, whose bytes are counted by themselves.
+const LATER: usize = 10;
+
+/// After this without a stanza everything has arrived.
+const STILL: Duration = Duration::from_millis(500);
+
+/// Longer than a replica waits with an acknowledgement.
+const ACKNOWLEDGED: Duration = Duration::from_millis(2300);
+
+/// So that an Erlang machine that waits does not count as one that works.
+const NO_BUSY_WAIT: &[&str] = &["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"];
+
+/// What one round has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Round {
+    /// Stanzas and bytes on the link; of the stanzas and their XML nothing in a timed round.
+    pub link: wire::Counters,
+    /// Bytes on the socket for each of the last joiners; in a counted round of a storm.
+    pub later: Option<f64>,
+    /// Stanzas that the remote users received.
+    pub delivered: u64,
+    /// Processor time of primary and replica.
+    pub cpu: [Duration; 2],
+    /// Memory of primary and replica afterwards, in bytes.
+    pub rss: [u64; 2],
+    /// Time to the last recipient, of each broadcast; or of a whole storm.
+    pub last: Vec<Duration>,
+}
+
+/// A pair of servers with users.
+pub struct Side {
+    lab: Lab,
+    owner: Client,
+    local: Crowd,
+    remote: Crowd,
+    rooms: usize,
+    marks: u32,
+}
+
+impl Side {
+    /// Starts servers and logs in users.
+    pub async fn start(pairing: Pairing, dmuc: bool, local: usize, remote: usize) -> Result<Self> {
+        let name = if dmuc { "bench-dmuc" } else { "bench-plain" };
+        let lab = pairing.lab_with(name, |spec| unlimited(spec.dmuc(dmuc))).start().await?;
+        let users = async {
+            let (a, b) = (lab.server("a"), lab.server("b"));
+            a.register(&["owner"]).await?;
+            let owner = Client::connect(a, "owner", "r").await?;
+            let local = Crowd::log_in(a, "local", local).await?;
+            Ok((owner, local, Crowd::log_in(b, "remote", remote).await?))
+        };
+        match users.await {
+            Ok((owner, local, remote)) => {
+                Ok(Self { lab, owner, local, remote, rooms: 0, marks: 0 })
+            }
+            Err(error) => lab.finish(Err(error)).await,
+        }
+    }
+
+    /// The laboratory, to end it.
+    pub fn into_lab(self) -> Lab {
+        self.lab
+    }
+
+    /// A round with the wire read, and the wire left unread for others.
+    pub async fn counted(&mut self, case: Case, k: usize) -> Result<Round> {
+        self.set_reading(true).await?;
+        let round = self.round(case, k, true).await?;
+        self.set_reading(false).await?;
+        Ok(round)
+    }
+
+    /// Whether the wire reads what crosses. Only while there is no room: the servers connect anew.
+    async fn set_reading(&self, reading: bool) -> Result<()> {
+        let wire = self.lab.wire("a", "b");
+        wire.set_reading(reading);
+        wire.interrupt().await
+    }
+
+    /// Plays a case once in a room of its own; `counted` takes its time so that everything on the
+    /// link is seen, acknowledgements too.
+    pub async fn round(&mut self, case: Case, k: usize, counted: bool) -> Result<Round> {
+        let room = self.open(case, k).await?;
+        let mut round = self.begin().await?;
+        if case.is_storm() {
+            self.storm(case, k, &room, counted, &mut round).await?;
+        } else {
+            for _ in 0..Case::broadcasts(k) {
+                round.last.push(self.broadcast(case, k, &room).await?);
+            }
+        }
+        self.settle(counted).await;
+        self.end(&mut round).await?;
+        self.close(&room).await?;
+        Ok(round)
+    }
+
+    /// A new room with those in it who are there before the measurement. They enter without seeing
+    /// each other, which is quick, and is the same later on.
+    async fn open(&mut self, case: Case, k: usize) -> Result<String> {
+        self.rooms += 1;
+        let room = self.lab.server("a").room(&format!("room{}", self.rooms));
+        let hidden = [("muc#roomconfig_presencebroadcast", "moderator")];
+        self.owner.create(&room, "owner", &hidden).await?;
+        if case.is_storm() {
+            self.local.enter(&room, 0..k, 32).await?;
+            self.reveal(&room).await?;
+            for n in 0..case.history() {
+                let body = format!("Line {n} of what was said before.");
+                self.owner.say(&room, &body)?;
+                self.owner.wait_for(|r| r.body().as_deref() == Some(&body), PATIENCE).await?;
+            }
+        } else {
+            self.remote.enter(&room, 0..k, 32).await?;
+            self.settle(false).await;
+            // Whatever is done only once is done.
+            for _ in 0..3 {
+                self.broadcast(case, k, &room).await?;
+            }
+        }
+        self.settle(false).await;
+        Ok(room)
+    }
+
+    /// From now on the presence of every occupant is shown to all who come.
+    async fn reveal(&self, room: &str) -> Result<()> {
+        let server = self.lab.server("a");
+        if server.kind() == Kind::Prosody {
+            // Its form would send everybody's presence to everybody.
+            let set = format!(
+                "> prosody.hosts[\"{}\"].modules.muc.get_room_from_jid(\"{room}\")\
+                 ._data.presence_broadcast = nil",
+                server.muc()
+            );
+            return server.shell(&set).await.map(drop);
+        }
+        let roles = ["moderator", "participant", "visitor"];
+        let values: String = roles.iter().map(|role| format!("<value>{role}</value>")).collect();
+        let form = format!(
+            "<query xmlns='http://jabber.org/protocol/muc#owner'>\
+             <x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'>\
+             <value>http://jabber.org/protocol/muc#roomconfig</value></field>\
+             <field var='muc#roomconfig_presencebroadcast'>{values}</field></x></query>"
+        );
+        let answer = self.owner.iq(room, "set", &form).await?;
+        ensure!(answer.attr("type") == "result", "{room}: {}", answer.xml());
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<Round> {
+        self.remote.forget();
+        self.local.forget();
+        let [primary, replica] = self.usage().await?;
+        self.lab.wire("a", "b").reset();
+        let mut round = Round { cpu: [primary.cpu, replica.cpu], ..Round::default() };
+        round.delivered = self.remote.stanzas();
+        Ok(round)
+    }
+
+    async fn end(&self, round: &mut Round) -> Result<()> {
+        let usage = self.usage().await?;
+        for (n, usage) in usage.into_iter().enumerate() {
+            round.cpu[n] = usage.cpu - round.cpu[n];
+            round.rss[n] = usage.rss;
+        }
+        round.delivered = self.remote.stanzas() - round.delivered;
+        round.link = self.lab.wire("a", "b").counters();
+        Ok(())
+    }
+
+    async fn usage(&self) -> Result<[Usage; 2]> {
+        Ok([self.lab.server("a").usage().await?, self.lab.server("b").usage().await?])
+    }
+
+    /// One broadcast of the owner to all; how long it took to the last remote recipient.
+    async fn broadcast(&mut self, case: Case, k: usize, room: &str) -> Result<Duration> {
+        self.marks += 1;
+        let text = mark(self.marks);
+        let begin = Instant::now();
+        match case {
+            Case::Presence => {
+                let status = format!("<status>{text}</status>");
+                self.owner.presence(&format!("{room}/owner"), &status)?;
+            }
+            _ => drop(self.owner.say(room, &text)?),
+        }
+        Ok(self.remote.all_hear(&Heard::Mark(self.marks), k).await? - begin)
+    }
+
+    /// All of them join, one after the other or together.
+    async fn storm(
+        &mut self,
+        case: Case,
+        k: usize,
+        room: &str,
+        counted: bool,
+        round: &mut Round,
+    ) -> Result<()> {
+        // The later ones by themselves only where nobody looks at the time.
+        let later = if counted { LATER.min(k / 2) } else { 0 };
+        let begin = Instant::now();
+        let entered = self.remote.enter(room, 0..k - later, case.at_once(k)).await?;
+        let last = entered.into_iter().max().context("nobody joins")?;
+        round.last.push(last - begin);
+        if later > 0 {
+            self.settle(true).await;
+            let bytes = || self.lab.wire("a", "b").counters().raw_bytes;
+            let before = bytes();
+            self.remote.enter(room, k - later..k, 1).await?;
+            self.settle(true).await;
+            let spent = self.lab.wire("a", "b").counters().raw_bytes - before;
+            round.later = Some(spent as f64 / later as f64);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything has arrived.
+    async fn settle(&self, acknowledged: bool) {
+        self.remote.quiet(STILL).await;
+        self.local.quiet(STILL).await;
+        if acknowledged {
+            sleep(ACKNOWLEDGED).await;
+        }
+    }
+
+    /// Ends the room, which costs less than everybody's leave.
+    async fn close(&mut self, room: &str) -> Result<()> {
+        let destroy = "<query xmlns='http://jabber.org/protocol/muc#owner'><destroy/></query>";
+        let answer = self.owner.iq(room, "set", destroy).await?;
+        ensure!(answer.attr("type") == "result", "{room}: {}", answer.xml());
+        self.settle(false).await;
+        self.owner.clear();
+        Ok(())
+    }
+}
+
+/// A server without what would slow a crowd down on purpose, and with a log as in use.
+fn unlimited(spec: ServerSpec) -> ServerSpec {
+    let spec = spec.log_level("info");
+    match spec.kind {
+        Kind::Ejabberd => spec
+            .erl_arguments(NO_BUSY_WAIT)
+            .option("max_fsm_queue", 10_000_000)
+            .option("modules", json!({ "mod_muc": { "history_size": HISTORY } })),
+        Kind::Prosody => spec.option("muc_room_default_history_length", HISTORY),
+    }
+}

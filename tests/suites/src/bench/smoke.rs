@@ -1,0 +1,81 @@
+//! The benchmark itself, tested: what it counts, never what it times.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::case::Case;
+use super::row::Row;
+use super::{Task, compare};
+use crate::runner::Suite;
+use crate::scene::Pairing;
+use dmuc_testkit::Kind;
+
+const TASKS: &[Task] =
+    &[(Case::Message, 6), (Case::Presence, 6), (Case::Joins, 6), (Case::JoinsHistory, 6)];
+
+/// Members of a row's side, by the names that scripts read.
+const MEMBERS: &[&str] = &[
+    "link_stanzas",
+    "link_bytes",
+    "link_xml_bytes",
+    "delivered",
+    "primary_cpu_us_per_copy",
+    "replica_cpu_us_per_copy",
+    "last_p50_ms",
+    "last_p99_ms",
+    "primary_rss_bytes",
+    "replica_rss_bytes",
+];
+
+/// Each server in each role once.
+pub fn suite() -> Suite {
+    let pairing = |primary, replica| Pairing { primary, replica };
+    [pairing(Kind::Ejabberd, Kind::Prosody), pairing(Kind::Prosody, Kind::Ejabberd)]
+        .into_iter()
+        .fold(Suite::new("bench"), |suite, pairing| {
+            suite.case(format!("{pairing} rows"), move || run(pairing))
+        })
+}
+
+async fn run(pairing: Pairing) -> Result<()> {
+    let rows = compare(pairing, TASKS, 1).await?;
+    ensure!(rows.len() == TASKS.len(), "{} rows", rows.len());
+    for (row, &(case, k)) in rows.iter().zip(TASKS) {
+        check(row, case, k).with_context(|| format!("{row:?}"))?;
+    }
+    Ok(())
+}
+
+fn check(row: &Row, case: Case, k: usize) -> Result<()> {
+    let json = serde_json::to_value(row)?;
+    for side in ["plain", "dmuc"] {
+        for member in MEMBERS {
+            let value = json[side][member].as_f64();
+            ensure!(value.is_some_and(|value| value > 0.0), "{side} has no {member}");
+        }
+        let later = json[side]["link_bytes_per_later_joiner"].as_u64();
+        ensure!(later.is_some() == case.is_storm(), "{side}: {later:?} for each later joiner");
+    }
+    ensure!(json["case"] == Value::from(case.name()) && json["k"] == k, "another row");
+    let (plain, dmuc) = (&row.plain, &row.dmuc);
+    let expected = expected(case, k as u64);
+    ensure!(plain.delivered == expected, "{} delivered, {expected} expected", plain.delivered);
+    ensure!(dmuc.delivered == expected, "{} delivered, {expected} expected", dmuc.delivered);
+    // What the room says, and the joins that it hears.
+    ensure!(plain.link_stanzas >= expected, "{} stanzas for {expected}", plain.link_stanzas);
+    ensure!(dmuc.link_stanzas < plain.link_stanzas, "no fewer stanzas than plain");
+    ensure!(dmuc.link_bytes < plain.link_bytes, "no fewer bytes than plain");
+    Ok(())
+}
+
+/// Stanzas for the remote users.
+fn expected(case: Case, k: u64) -> u64 {
+    if !case.is_storm() {
+        return k * u64::from(Case::broadcasts(k as usize));
+    }
+    // To each: the owner and the local ones, those before him, himself, the subject, what was said;
+    // and he is shown to those before him.
+    let list = k + 1;
+    let before = k * (k - 1) / 2;
+    k * (list + 1 + 1 + case.history() as u64) + 2 * before
+}
