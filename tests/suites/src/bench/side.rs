@@ -17,7 +17,7 @@ use crate::scene::Pairing;
 const LATER: usize = 10;
 
 /// After this without a stanza everything has arrived.
-const STILL: Duration = Duration::from_millis(500);
+const STILL: Duration = Duration::from_millis(400);
 
 /// Longer than a replica waits with an acknowledgement.
 const ACKNOWLEDGED: Duration = Duration::from_millis(2300);
@@ -77,19 +77,16 @@ impl Side {
         self.lab
     }
 
-    /// A round with the wire read, and the wire left unread for others.
-    pub async fn counted(&mut self, case: Case, k: usize) -> Result<Round> {
-        self.set_reading(true).await?;
-        let round = self.round(case, k, true).await?;
-        self.set_reading(false).await?;
-        Ok(round)
-    }
-
-    /// Whether the wire reads what crosses. Only while there is no room: the servers connect anew.
-    async fn set_reading(&self, reading: bool) -> Result<()> {
+    /// From now on the wire does not read what crosses. Only while there is no room: the servers
+    /// connect anew, which is done when this returns.
+    pub async fn stop_reading(&mut self) -> Result<()> {
         let wire = self.lab.wire("a", "b");
-        wire.set_reading(reading);
-        wire.interrupt().await
+        wire.set_reading(false);
+        wire.interrupt().await?;
+        // ejabberd loses what is sent while it still takes leave of the old connection.
+        sleep(Duration::from_millis(500)).await;
+        let room = self.open(Case::Message, 2).await?;
+        self.close(&room).await
     }
 
     /// Plays a case once in a room of its own; `counted` takes its time so that everything on the
@@ -104,7 +101,8 @@ impl Side {
                 round.last.push(self.broadcast(case, k, &room).await?);
             }
         }
-        self.settle(counted).await;
+        // A counted storm has settled already.
+        self.settle(counted && !case.is_storm()).await;
         self.end(&mut round).await?;
         self.close(&room).await?;
         Ok(round)
@@ -120,14 +118,9 @@ impl Side {
         if case.is_storm() {
             self.local.enter(&room, 0..k, 32).await?;
             self.reveal(&room).await?;
-            for n in 0..case.history() {
-                let body = format!("Line {n} of what was said before.");
-                self.owner.say(&room, &body)?;
-                self.owner.wait_for(|r| r.body().as_deref() == Some(&body), PATIENCE).await?;
-            }
+            self.speak(&room, case.history()).await?;
         } else {
             self.remote.enter(&room, 0..k, 32).await?;
-            self.settle(false).await;
             // Whatever is done only once is done.
             for _ in 0..3 {
                 self.broadcast(case, k, &room).await?;
@@ -137,14 +130,30 @@ impl Side {
         Ok(room)
     }
 
+    /// The room gets a subject, without which Prosody sends a joiner none, and a history.
+    async fn speak(&self, room: &str, lines: usize) -> Result<()> {
+        self.owner.send_xml(&format!(
+            "<message type='groupchat' to='{room}'><subject>A storm</subject></message>"
+        ))?;
+        self.owner.wait_for(|r| r.child("subject").is_some(), PATIENCE).await?;
+        for n in 0..lines {
+            let body = format!("Line {n} of what was said before.");
+            self.owner.say(room, &body)?;
+            self.owner.wait_for(|r| r.body().as_deref() == Some(&body), PATIENCE).await?;
+        }
+        Ok(())
+    }
+
     /// From now on the presence of every occupant is shown to all who come.
     async fn reveal(&self, room: &str) -> Result<()> {
         let server = self.lab.server("a");
         if server.kind() == Kind::Prosody {
-            // Its form would send everybody's presence to everybody.
+            // Its form would send everybody's presence to everybody, and takes the two lengths of
+            // the history, of which the lesser counts, in no order.
             let set = format!(
-                "> prosody.hosts[\"{}\"].modules.muc.get_room_from_jid(\"{room}\")\
-                 ._data.presence_broadcast = nil",
+                "> local data = prosody.hosts[\"{}\"].modules.muc.get_room_from_jid(\"{room}\")\
+                 ._data; data.presence_broadcast = nil; data.history_length = {HISTORY}; \
+                 data.default_history_messages = {HISTORY}",
                 server.muc()
             );
             return server.shell(&set).await.map(drop);
@@ -223,16 +232,14 @@ impl Side {
             let before = bytes();
             self.remote.enter(room, k - later..k, 1).await?;
             self.settle(true).await;
-            let spent = self.lab.wire("a", "b").counters().raw_bytes - before;
-            round.later = Some(spent as f64 / later as f64);
+            round.later = Some((bytes() - before) as f64 / later as f64);
         }
         Ok(())
     }
 
     /// Waits until everything has arrived.
     async fn settle(&self, acknowledged: bool) {
-        self.remote.quiet(STILL).await;
-        self.local.quiet(STILL).await;
+        tokio::join!(self.remote.quiet(STILL), self.local.quiet(STILL));
         if acknowledged {
             sleep(ACKNOWLEDGED).await;
         }
@@ -244,6 +251,8 @@ impl Side {
         let answer = self.owner.iq(room, "set", destroy).await?;
         ensure!(answer.attr("type") == "result", "{room}: {}", answer.xml());
         self.settle(false).await;
+        // ejabberd loses what reaches a room while its process ends.
+        sleep(Duration::from_millis(200)).await;
         self.owner.clear();
         Ok(())
     }
@@ -256,7 +265,9 @@ fn unlimited(spec: ServerSpec) -> ServerSpec {
         Kind::Ejabberd => spec
             .erl_arguments(NO_BUSY_WAIT)
             .option("max_fsm_queue", 10_000_000)
+            // While it is the other side's turn the connections stay.
+            .option("s2s_timeout", 3600)
             .option("modules", json!({ "mod_muc": { "history_size": HISTORY } })),
-        Kind::Prosody => spec.option("muc_room_default_history_length", HISTORY),
+        Kind::Prosody => spec,
     }
 }
