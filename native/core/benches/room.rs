@@ -1,0 +1,201 @@
+//! What the core costs, by occupants and servers of a room: `cargo bench --package dmuc-core`.
+//!
+//! The columns of allocations are per call; `fill` shows by them what a room keeps.
+
+use std::sync::Arc;
+
+use divan::{AllocProfiler, Bencher, black_box};
+use dmuc_core::{
+    Action, Actions, Config, Element, Facts, Incoming, Millis, PayloadIn, Replica, Room,
+    Shared, Verdict,
+};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+const ROOM: &str = "room@conference.a.test";
+const NOW: Millis = Millis(1000);
+const MESSAGE: Facts = Facts(Facts::MESSAGE | Facts::NICK);
+const PRESENCE: Facts = Facts(Facts::PRESENCE | Facts::NICK);
+const ENTERED: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
+const LEFT: Facts =
+    Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110 | Facts::UNAVAILABLE);
+const GONE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
+
+/// Occupants, and servers that they are spread over.
+const SIZES: &[(usize, usize)] =
+    &[(100, 5), (1000, 5), (1000, 50), (10_000, 5), (10_000, 50), (10_000, 500)];
+
+/// Occupants of one replica.
+const AUDIENCES: &[usize] = &[20, 200, 2000, 10_000];
+
+/// Events after which a replica acknowledges.
+const ACK_EVERY: u32 = 32;
+
+fn main() {
+    divan::main();
+}
+
+/// One message to everybody.
+#[divan::bench(args = SIZES)]
+fn message(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize)) {
+    let mut primary = Primary::linked(occupants, servers);
+    let sessions = primary.sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    bencher.counter(occupants).bench_local(|| primary.broadcast(&to, MESSAGE));
+}
+
+/// A join, with the list of occupants and the others' presences, and a leave.
+#[divan::bench(args = SIZES)]
+fn join_leave(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize)) {
+    let mut primary = Primary::linked(occupants, servers);
+    let sessions = primary.sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    bencher.counter(occupants).bench_local(|| {
+        primary.join("late@s0.test/r", &to);
+        primary.leave("late@s0.test/r", &to);
+    });
+}
+
+/// A room from nobody to linked with all servers.
+#[divan::bench(args = SIZES)]
+fn fill(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize)) {
+    bencher.counter(occupants).bench_local(|| Primary::linked(occupants, servers));
+}
+
+/// An envelope with one message, read and carried out by a replica.
+#[divan::bench(args = AUDIENCES)]
+fn deliver(bencher: Bencher<'_, '_>, occupants: usize) {
+    let mut replica = linked_replica(occupants);
+    let mut seq = 0;
+    bencher.counter(occupants).bench_local(|| {
+        seq += 1;
+        let mut cast = Element::new("cast").with("n", seq);
+        cast.payload = Some(carried(MESSAGE));
+        let mut envelope = Element::new("envelope").with("epoch", "e").with("seq", seq);
+        envelope.children.push(cast);
+        let actions = replica.envelope(NOW, ROOM, &format!("dmuc-e.{seq}"), &envelope);
+        assert!(matches!(&actions.list[0], Action::Deliver { to, .. } if to.len() == occupants));
+        actions
+    });
+}
+
+/// A room whose domains are all linked.
+struct Primary {
+    room: Room,
+    sessions: Vec<String>,
+    epochs: Vec<(Arc<str>, String)>,
+    events: u32,
+}
+
+impl Primary {
+    fn linked(occupants: usize, servers: usize) -> Self {
+        let mut room = Room::new(ROOM, 1, shared()).expect("a room");
+        let sessions: Vec<String> =
+            (0..occupants).map(|n| format!("user{n}@s{}.test/r", n % servers)).collect();
+        for session in &sessions {
+            room.capture(NOW, session, ENTERED);
+        }
+        let mut epochs = Vec::new();
+        for action in room.event(NOW, Vec::new(), &[]).list {
+            let Action::AskSupport { domain } = action else { panic!("{action:?}") };
+            for action in room.support(NOW, &domain, true).list {
+                let Action::Setup { to, id, .. } = action else { panic!("{action:?}") };
+                let answer = accept(&id);
+                room.setup_result(NOW, &to, &id, Some(&answer));
+                epochs.push((to, id));
+            }
+        }
+        assert_eq!(epochs.len(), servers, "every domain is linked");
+        let mut primary = Primary { room, sessions, epochs, events: 0 };
+        let sessions = primary.sessions.clone();
+        let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+        // Whoever was not in the set-up enters with the first event.
+        primary.broadcast(&to, MESSAGE);
+        primary
+    }
+
+    fn broadcast(&mut self, to: &[&str], facts: Facts) -> Actions {
+        let held = self.room.capture_many(NOW, to, facts);
+        assert!(held.iter().all(|held| *held), "a link for each");
+        let copies: Vec<(&str, u32)> = to.iter().map(|to| (*to, 0)).collect();
+        self.event(vec![payload(facts)], &copies)
+    }
+
+    fn join(&mut self, who: &str, others: &[&str]) {
+        let list = u32::try_from(others.len()).expect("few");
+        let mut payloads: Vec<PayloadIn> = others.iter().map(|_| payload(PRESENCE)).collect();
+        payloads.extend([payload(PRESENCE), payload(ENTERED)]);
+        let mut copies: Vec<(&str, u32)> = (0..list).map(|n| (who, n)).collect();
+        copies.extend(others.iter().map(|to| (*to, list)));
+        copies.push((who, list + 1));
+        self.capture(&copies, &payloads);
+        black_box(self.event(payloads, &copies));
+    }
+
+    fn leave(&mut self, who: &str, others: &[&str]) {
+        let payloads = vec![payload(GONE), payload(LEFT)];
+        let mut copies: Vec<(&str, u32)> = others.iter().map(|to| (*to, 0)).collect();
+        copies.push((who, 1));
+        self.capture(&copies, &payloads);
+        black_box(self.event(payloads, &copies));
+    }
+
+    fn capture(&mut self, copies: &[(&str, u32)], payloads: &[PayloadIn]) {
+        for (to, token) in copies {
+            let verdict = self.room.capture(NOW, to, payloads[*token as usize].facts);
+            assert_eq!(verdict, Verdict::Hold);
+        }
+    }
+
+    /// An event, and from time to time what the replicas acknowledge.
+    fn event(&mut self, payloads: Vec<PayloadIn>, copies: &[(&str, u32)]) -> Actions {
+        let actions = self.room.event(NOW, payloads, copies);
+        self.events += 1;
+        if self.events.is_multiple_of(ACK_EVERY) {
+            for status in self.room.status() {
+                let epoch = status.epoch.expect("linked");
+                let report = Element::new("report").with("epoch", epoch).with("ack", status.seq);
+                self.room.report(NOW, &status.domain, &report);
+            }
+        }
+        actions
+    }
+}
+
+fn linked_replica(occupants: usize) -> Replica {
+    let mut replica = Replica::new("s0.test", 1, shared());
+    let mut offer = Element::new("link")
+        .with("epoch", "e")
+        .with("stream", "s")
+        .with("size", occupants)
+        .with("hold", 10_000)
+        .with("ping", 60_000)
+        .with("max-bytes", 262_144);
+    for n in 0..occupants {
+        let session = format!("user{n}@s0.test/r");
+        let join = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+        replica.outgoing(NOW, &session, &format!("{ROOM}/user{n}"), join);
+        offer.children.push(Element::new("enter").with("i", n).with("jid", session));
+    }
+    let actions = replica.setup(NOW, ROOM, &offer);
+    assert!(matches!(actions.list.last(), Some(Action::Result { .. })), "{:?}", actions.list);
+    replica
+}
+
+fn shared() -> Arc<Shared> {
+    Shared::new(Config::from_pairs(&[]).expect("defaults"))
+}
+
+/// A replica's consent.
+fn accept(epoch: &str) -> Element<Incoming> {
+    Element::new("link").with("epoch", epoch).with("max-bytes", 262_144).with("slots", 0)
+}
+
+fn carried(facts: Facts) -> Incoming {
+    Incoming { facts, from: format!("{ROOM}/user0"), has_to: false }
+}
+
+fn payload(facts: Facts) -> PayloadIn {
+    PayloadIn { bytes: vec![b'x'; 400], facts }
+}
