@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use divan::{AllocProfiler, Bencher, black_box};
 use dmuc_core::{
-    Action, Actions, Config, Element, Facts, Incoming, Millis, PayloadIn, Replica, Room,
-    Shared, Verdict,
+    Action, Actions, Config, Element, Facts, Incoming, Millis, PayloadIn, Replica, Room, Shared,
+    Verdict,
 };
 
 #[global_allocator]
@@ -18,8 +18,7 @@ const NOW: Millis = Millis(1000);
 const MESSAGE: Facts = Facts(Facts::MESSAGE | Facts::NICK);
 const PRESENCE: Facts = Facts(Facts::PRESENCE | Facts::NICK);
 const ENTERED: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
-const LEFT: Facts =
-    Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110 | Facts::UNAVAILABLE);
+const LEFT: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110 | Facts::UNAVAILABLE);
 const GONE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
 
 /// Occupants, and servers that they are spread over.
