@@ -1,7 +1,6 @@
 //! The benchmark itself, tested: what it counts, never what it times.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::case::Case;
 use super::contest::{Contest, Task};
@@ -56,7 +55,7 @@ fn check(row: &Row, case: Case, k: usize) -> Result<()> {
         let later = json[side]["link_bytes_per_later_joiner"].as_u64();
         ensure!(later.is_some() == case.is_storm(), "{side}: {later:?} for each later joiner");
     }
-    ensure!(json["case"] == Value::from(case.name()) && json["k"] == k, "another row");
+    ensure!(json["case"] == case.name() && json["k"] == k, "another row");
     let (plain, dmuc) = (&row.plain, &row.dmuc);
     let expected = expected(row, case, k as u64);
     ensure!(plain.delivered == expected, "{} delivered, {expected} expected", plain.delivered);
