@@ -1,6 +1,10 @@
-//! Faults for the tests of the shells, in no package: what a defect of the core would do.
+//! Faults for the tests, in no package: what a defect of the core would do.
 
-use crate::PayloadIn;
+use roaring::RoaringBitmap;
+
+use crate::audience::Seats;
+use crate::ops::Op;
+use crate::{Payload, PayloadIn};
 
 /// Whoever is named like this is not captured but panicked about.
 pub(crate) fn capture(to: &str) {
@@ -10,7 +14,7 @@ pub(crate) fn capture(to: &str) {
 /// A stanza that says so ends the room's handle.
 pub(crate) fn event(payloads: &[PayloadIn]) {
     let wanted = b"panic in event";
-    let planted = payloads.iter().any(|p| p.bytes.windows(wanted.len()).any(|w| w == wanted));
+    let planted = payloads.iter().any(|p| holds(&p.bytes, wanted));
     assert!(!planted, "planted fault in event");
 }
 
@@ -18,4 +22,32 @@ pub(crate) fn event(payloads: &[PayloadIn]) {
 pub(crate) fn envelope(room: &str, seq: Option<&str>) {
     let planted = room.starts_with("panic-envelope") && seq == Some("3");
     assert!(!planted, "planted fault in envelope");
+}
+
+/// In a room that is named like this a cast is for one more than it should be.
+pub(crate) fn surplus(room: &str, seats: &Seats, set: RoaringBitmap) -> RoaringBitmap {
+    let more = if room.starts_with("surplus") { (seats.all() - &set).min() } else { None };
+    set.into_iter().chain(more).collect()
+}
+
+/// Two stanzas of a room that is named like this, the first and the last of an envelope, change
+/// places.
+pub(crate) fn swap(ops: &mut [Op<Payload>]) {
+    let planted = |op: &Op<Payload>| match op {
+        Op::Cast { payload, .. } | Op::Only { payload, .. } => holds(payload.bytes(), b"swapped@"),
+        _ => false,
+    };
+    if let (Some(first), Some(last)) = (ops.iter().position(planted), ops.iter().rposition(planted))
+    {
+        ops.swap(first, last);
+    }
+}
+
+/// A room that is named like this has no second class.
+pub(crate) fn is_classless(room: &str) -> bool {
+    room.starts_with("classless")
+}
+
+fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
 }

@@ -12,6 +12,8 @@ mod link;
 mod native;
 mod normal;
 mod oracle;
+mod planted;
+mod random;
 mod reload;
 mod runner;
 mod scene;
@@ -35,6 +37,8 @@ struct Arguments {
     /// Prints the names of the suites
     #[arg(long)]
     list: bool,
+    #[command(flatten)]
+    random: random::Arguments,
     #[command(subcommand)]
     task: Option<Task>,
 }
@@ -47,7 +51,7 @@ enum Task {
     Bench(bench::Arguments),
 }
 
-fn suites() -> Vec<Suite> {
+fn suites(random: &random::Arguments) -> Vec<Suite> {
     vec![
         link::suite(),
         sessions::suite(),
@@ -57,6 +61,8 @@ fn suites() -> Vec<Suite> {
         hostile::suite(),
         native::suite(),
         bench::suite(),
+        planted::suite(),
+        random::suite(random),
     ]
 }
 
@@ -77,14 +83,14 @@ async fn main() -> ExitCode {
         };
     }
     if arguments.list {
-        for suite in suites() {
+        for suite in suites(&arguments.random) {
             println!("{}", suite.name);
         }
         return ExitCode::SUCCESS;
     }
     let case = arguments.case.or_else(|| std::env::var("DMUC_CASE").ok());
     let mut failed = 0;
-    for suite in suites() {
+    for suite in suites(&arguments.random) {
         if arguments.suite.as_deref().is_none_or(|name| name == suite.name) {
             failed += suite.run(case.as_deref()).await;
         }

@@ -44,7 +44,7 @@ pub fn suite() -> Suite {
 }
 
 /// The builds that `cargo xtask test` has made, next to each other.
-fn stage(variant: &str) -> Result<PathBuf> {
+pub fn stage(variant: &str) -> Result<PathBuf> {
     let stage = PathBuf::from(std::env::var_os("DMUC_STAGE").context("no DMUC_STAGE")?);
     let dir = stage.with_file_name(format!("stage{variant}"));
     ensure!(dir.is_dir(), "{} is not there: run this through cargo xtask", dir.display());

@@ -7,7 +7,8 @@
 //! - time stamps of `<delay/>`, and the day on which a room was made
 //! - the order of a room's occupants in the list for somebody who enters: the servers' own is that of a
 //!   hash table, in Prosody with a seed of the process; for the same reason that of everything in an
-//!   answer to disco#info, and of the items of one nick with several sessions
+//!   answer to disco#info, of the items of one nick with several sessions, and of what Prosody adds to an
+//!   invitation
 //! - when the answers come to questions that a test asks only to wait for the room ([`WAITING`])
 //! - the `<delay/>` of the user's own server on what it sends anew after a resumption: which stanzas were
 //!   under way is a matter of milliseconds
@@ -113,7 +114,10 @@ pub fn stanza_text(stanza: &Element) -> String {
 fn write(element: &Element, outer: &str, sorted: bool, out: &mut String) {
     let (name, ns) = (element.name(), element.ns());
     let items = element.children().filter(|child| child.name() == "item").count() > 1;
-    let sorted = sorted || ns == "http://jabber.org/protocol/disco#info" || ns == MUC_USER && items;
+    let sorted = sorted
+        || ns == "http://jabber.org/protocol/disco#info"
+        || ns == MUC_USER && items
+        || is_invitation(element);
     let _ = write!(out, "<{name}");
     if ns != outer {
         let _ = write!(out, " xmlns='{ns}'");
@@ -164,6 +168,12 @@ fn prefix(namespace: &str) -> &str {
         "http://www.w3.org/XML/1998/namespace" => "xml:",
         _ => "?:",
     }
+}
+
+/// Whether this is an invitation through a room.
+fn is_invitation(element: &Element) -> bool {
+    let x = element.get_child("x", MUC_USER);
+    x.is_some_and(|x| x.children().any(|child| child.name() == "invite"))
 }
 
 /// What a server adds to what it sends anew after a resumption.

@@ -100,7 +100,7 @@ async fn compare_in(plain: &Lab, dmuc: &Lab, scripts: &[Script]) -> Result<()> {
 }
 
 /// Runs a script in both laboratories, in a room of this name.
-async fn attempt(plain: &Lab, dmuc: &Lab, script: &Script, name: &str) -> Result<()> {
+pub async fn attempt(plain: &Lab, dmuc: &Lab, script: &Script, name: &str) -> Result<()> {
     let (without, with) =
         futures::join!(run(plain, script, name, false), run(dmuc, script, name, true));
     same(&without.context("without dmuc")?, &with.context("with dmuc")?)

@@ -16,7 +16,13 @@ type Run = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<()>>>>>;
 pub struct Suite {
     /// What `--suite` takes.
     pub name: &'static str,
-    cases: Vec<(String, Run)>,
+    cases: Vec<Case>,
+}
+
+struct Case {
+    name: String,
+    limit: Duration,
+    run: Run,
 }
 
 impl Suite {
@@ -26,25 +32,39 @@ impl Suite {
     }
 
     /// Adds a case.
-    pub fn case<F>(mut self, name: impl Into<String>, run: impl Fn() -> F + 'static) -> Self
+    pub fn case<F>(self, name: impl Into<String>, run: impl Fn() -> F + 'static) -> Self
     where
         F: Future<Output = Result<()>> + 'static,
     {
-        self.cases.push((name.into(), Box::new(move || Box::pin(run()))));
+        self.long_case(name, LIMIT, run)
+    }
+
+    /// Adds a case that may take so long.
+    pub fn long_case<F>(
+        mut self,
+        name: impl Into<String>,
+        limit: Duration,
+        run: impl Fn() -> F + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<()>> + 'static,
+    {
+        let run = Box::new(move || Box::pin(run()) as _);
+        self.cases.push(Case { name: name.into(), limit, run });
         self
     }
 
     /// Runs the cases one after the other; how many failed.
     pub async fn run(self, only: Option<&str>) -> usize {
         let (mut passed, mut failed) = (0, 0);
-        for (name, run) in self.cases {
+        for Case { name, limit, run } in self.cases {
             if only.is_some_and(|only| !name.contains(only)) {
                 continue;
             }
             let begin = Instant::now();
-            let outcome = timeout(LIMIT, run())
+            let outcome = timeout(limit, run())
                 .await
-                .unwrap_or_else(|_| Err(anyhow!("took longer than {LIMIT:?}")));
+                .unwrap_or_else(|_| Err(anyhow!("took longer than {limit:?}")));
             let took = begin.elapsed().as_secs_f64();
             match outcome {
                 Ok(()) => {

@@ -21,6 +21,33 @@ pub struct Arguments {
     /// Prints the names of the suites
     #[arg(long)]
     list: bool,
+    #[command(flatten)]
+    random: Random,
+}
+
+/// Which scripts the suite `random` plays; without any, some that are always the same and a new one.
+#[derive(Args, Default)]
+struct Random {
+    /// First seed of the suite random
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many seeds, from the first or a new one on
+    #[arg(long, value_name = "N")]
+    runs: Option<u64>,
+    /// Compares plain MUC with itself, which shows what is the scripts' own fault
+    #[arg(long)]
+    plain_twice: bool,
+}
+
+impl Random {
+    /// For the program of the suites.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        arguments.extend(self.seed.map(|seed| format!("--seed={seed}")));
+        arguments.extend(self.runs.map(|runs| format!("--runs={runs}")));
+        arguments.extend(self.plain_twice.then(|| "--plain-twice".to_owned()));
+        arguments
+    }
 }
 
 /// Suites that are not part of the integration tests' program.
@@ -45,10 +72,13 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         }
         return Ok(true);
     }
+    if arguments.suite.as_deref() != Some("random") && !arguments.random.arguments().is_empty() {
+        bail!("--seed, --runs and --plain-twice are for --suite random");
+    }
     let tally = match (&arguments.suite, &arguments.debian) {
         (None, None) => all()?,
         (None, Some(releases)) => servers(releases)?,
-        (Some(name), releases) => one(name, releases.as_ref())?,
+        (Some(name), releases) => one(name, releases.as_ref(), &arguments.random)?,
     };
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
@@ -102,7 +132,7 @@ fn servers(releases: &Releases) -> Result<Tally> {
     Ok(tally)
 }
 
-fn one(name: &str, releases: Option<&Releases>) -> Result<Tally> {
+fn one(name: &str, releases: Option<&Releases>, random: &Random) -> Result<Tally> {
     if OWN.iter().any(|(own, _)| *own == name) {
         if name != "core" {
             setup::run()?;
@@ -118,7 +148,7 @@ fn one(name: &str, releases: Option<&Releases>) -> Result<Tally> {
     if !suites::list(&program)?.iter().any(|known| known == name) {
         bail!("no suite {name}: see cargo xtask test --list");
     }
-    integration(&program, &Places::of(releases)?, name)
+    run_suite(&program, &Places::of(releases)?, name, &random.arguments())
 }
 
 /// The value, or what went wrong on the screen: the rest of the tests go on.
@@ -165,12 +195,19 @@ fn kit(places: &Places) -> Result<Tally> {
 }
 
 fn integration(program: &Path, places: &Places, name: &str) -> Result<Tally> {
+    run_suite(program, places, name, &[])
+}
+
+fn run_suite(program: &Path, places: &Places, name: &str, more: &[String]) -> Result<Tally> {
     let label = places.label.as_ref().map(|label| format!("{label}: ")).unwrap_or_default();
     println!("== {label}{name}");
-    if name == "native" {
-        for (stage, feature) in
-            places.stages().into_iter().flat_map(|s| [(s, "planted-faults"), (s, "wrong-abi")])
-        {
+    let features: &[&str] = match name {
+        "native" => &["planted-faults", "wrong-abi"],
+        "planted" => &["planted-faults"],
+        _ => &[],
+    };
+    for stage in places.stages() {
+        for feature in features {
             if counted(feature, stage::variant(stage, feature)).is_none() {
                 return Ok(Tally::one(false));
             }
@@ -182,7 +219,7 @@ fn integration(program: &Path, places: &Places, name: &str) -> Result<Tally> {
         None if line.starts_with(&format!("{name}: ")) => format!("{label}{line}"),
         None => line.to_owned(),
     };
-    let (succeeded, lines) = run::tee_as(command.args(["--suite", name]), named)?;
+    let (succeeded, lines) = run::tee_as(command.args(["--suite", name]).args(more), named)?;
     let own = format!("suite {name}:");
     let last = lines.iter().rev().find(|line| line.starts_with(&own));
     Ok(Tally::read(last.map(String::as_str), succeeded))

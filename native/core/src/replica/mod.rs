@@ -694,12 +694,19 @@ fn apply(
             }
             Op::Leave { index } => link.audience.seats.leave(index),
             Op::Class { index, class } => {
+                #[cfg(feature = "planted-faults")]
+                if crate::planted::is_classless(room) {
+                    continue;
+                }
                 if link.audience.seats.contains(index) {
                     link.audience.seats.set_class(index, class);
                 }
             }
             Op::Cast { scope, except, .. } => {
-                plan.deliveries.push((nth, link.audience.seats.scope(scope) - except));
+                let set = link.audience.seats.scope(scope) - except;
+                #[cfg(feature = "planted-faults")]
+                let set = crate::planted::surplus(room, &link.audience.seats, set);
+                plan.deliveries.push((nth, set));
             }
             Op::Only { indexes, .. } => {
                 let seated = link.audience.seats.all() | &link.refused;

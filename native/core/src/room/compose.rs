@@ -203,6 +203,8 @@ impl<'a> Composer<'a> {
             log::warn!("an envelope for {} did not expand to what was observed", self.domain);
             spell_out(&mut ops, &deliveries);
         }
+        #[cfg(feature = "planted-faults")]
+        crate::planted::swap(&mut ops);
         for op in &ops {
             match op {
                 Op::Cast { .. } => self.shared.counters.add(Counter::CastsSent, 1),
