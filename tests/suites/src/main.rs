@@ -17,9 +17,8 @@ mod random;
 mod reload;
 mod runner;
 mod scene;
-mod sessions;
 mod traffic;
-mod unnoticed;
+mod transparency;
 
 use std::process::ExitCode;
 
@@ -54,8 +53,7 @@ enum Task {
 fn suites(random: &random::Arguments) -> Vec<Suite> {
     vec![
         link::suite(),
-        sessions::suite(),
-        unnoticed::suite(),
+        transparency::suite(),
         reload::suite(),
         ghosts::suite(),
         hostile::suite(),

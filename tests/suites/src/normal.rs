@@ -2,13 +2,14 @@
 //!
 //! Everything counts, to the last attribute, but for what is different in any two runs of plain MUC:
 //!
-//! - ids that a server has made up: of stanzas (the tests' own are kept), of `<stanza-id/>`, `<archived/>`
-//!   and `<occupant-id/>`, which is salted for each room
+//! - ids that a server has made up: of stanzas (the tests' own are kept), of `<stanza-id/>`, `<archived/>`,
+//!   an archive's `<result/>` and a subscription's `<item/>`, and of `<occupant-id/>`, which is salted for
+//!   each room. Those of a room's messages are numbered, wherever they appear, and the numbers count
 //! - time stamps of `<delay/>`, and the day on which a room was made
 //! - the order of a room's occupants in the list for somebody who enters: the servers' own is that of a
 //!   hash table, in Prosody with a seed of the process; for the same reason that of everything in an
-//!   answer to disco#info, of the items of one nick with several sessions, and of what Prosody adds to an
-//!   invitation
+//!   answer to disco#info and in a result set (RSM), of the items of one nick with several sessions, and
+//!   of what Prosody adds to an invitation
 //! - when the answers come to questions that a test asks only to wait for the room ([`WAITING`])
 //! - the `<delay/>` of the user's own server on what it sends anew after a resumption: which stanzas were
 //!   under way is a matter of milliseconds
@@ -16,6 +17,7 @@
 //!
 //! and for one thing that is meant to be different: the feature that says that a server speaks dmuc.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use dmuc_testkit::minidom::Element;
@@ -24,6 +26,10 @@ use dmuc_testkit::{Received, xml};
 
 use crate::traffic;
 
+/// Whose parts come in the order of a hash table.
+const SETS: [&str; 2] = ["http://jabber.org/protocol/disco#info", "http://jabber.org/protocol/rsm"];
+
+const MAM: &str = "urn:xmpp:mam:2";
 const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
 
 /// What stands for something that differs in any two runs.
@@ -47,7 +53,7 @@ pub struct Heard {
 /// Brings all that a client received into normal form. `muc` is the domain of the rooms.
 /// `lists` for a room of Prosody, which sends such a list also to somebody who is inside: who becomes a
 /// moderator, or enters again.
-pub fn heard(received: &[Received], muc: &str, lists: bool) -> Heard {
+pub fn heard(received: &[Received], muc: &str, lists: bool, known: &Known) -> Heard {
     let mut heard = Heard::default();
     // What the room under way has sent since its list of occupants may have begun.
     let mut entering: Vec<(String, String)> = Vec::new();
@@ -62,7 +68,7 @@ pub fn heard(received: &[Received], muc: &str, lists: bool) -> Heard {
         {
             continue;
         }
-        let text = stanza_text(&stanza.element);
+        let text = stanza_text(&stanza.element, known);
         if xml::domain(stanza.attr("from")) != muc {
             heard.others.push(text);
             continue;
@@ -103,21 +109,52 @@ fn ends(stanza: &Received) -> bool {
         && (destroyed || codes.contains(&110) && !codes.contains(&303))
 }
 
+/// The ids that a room has given to its messages, each with a number: theirs in the order of their
+/// appearance, which is the same in both runs although they are not.
+#[derive(Clone, Debug, Default)]
+pub struct Known(BTreeMap<String, usize>);
+
+impl Known {
+    /// Learns those that a client has been told. `muc` is the domain of the rooms.
+    pub fn learn(&mut self, received: &[Received], muc: &str) {
+        for stanza in received.iter().filter(|stanza| xml::domain(stanza.attr("from")) == muc) {
+            self.look(&stanza.element, muc);
+        }
+    }
+
+    fn look(&mut self, element: &Element, muc: &str) {
+        let named = element.name() == "stanza-id"
+            && element.ns() == "urn:xmpp:sid:0"
+            && element.attr("by").is_some_and(|by| xml::domain(by) == muc);
+        if let Some(id) = element.attr("id").filter(|_| named) {
+            let next = self.0.len();
+            self.0.entry(id.to_owned()).or_insert(next);
+        }
+        element.children().for_each(|child| self.look(child, muc));
+    }
+
+    fn text(&self, text: &str) -> String {
+        self.name(text).unwrap_or_else(|| xml::escape(text))
+    }
+
+    fn name(&self, id: &str) -> Option<String> {
+        self.0.get(id).map(|number| format!("{ANY}{number}"))
+    }
+}
+
 /// One stanza in normal form.
-pub fn stanza_text(stanza: &Element) -> String {
+fn stanza_text(stanza: &Element, known: &Known) -> String {
     let mut text = String::new();
-    write(stanza, "", false, &mut text);
+    write(stanza, "", false, known, &mut text);
     text
 }
 
 /// `sorted` for what is a set.
-fn write(element: &Element, outer: &str, sorted: bool, out: &mut String) {
+fn write(element: &Element, outer: &str, sorted: bool, known: &Known, out: &mut String) {
     let (name, ns) = (element.name(), element.ns());
     let items = element.children().filter(|child| child.name() == "item").count() > 1;
-    let sorted = sorted
-        || ns == "http://jabber.org/protocol/disco#info"
-        || ns == MUC_USER && items
-        || is_invitation(element);
+    let sorted =
+        sorted || SETS.contains(&ns.as_str()) || ns == MUC_USER && items || is_invitation(element);
     let _ = write!(out, "<{name}");
     if ns != outer {
         let _ = write!(out, " xmlns='{ns}'");
@@ -129,35 +166,44 @@ fn write(element: &Element, outer: &str, sorted: bool, out: &mut String) {
         .collect();
     attributes.sort();
     for (key, value) in attributes {
-        let value = if is_made_up(&ns, name, &key, value) { ANY } else { value };
+        let numbered = known.name(value).filter(|_| key == "id");
+        let value = match &numbered {
+            Some(name) => name,
+            None if is_made_up(&ns, name, &key, value) => ANY,
+            None => value,
+        };
         let _ = write!(out, " {key}='{}'", xml::escape(value));
     }
     out.push('>');
     let made = element.attr("var").is_some_and(|var| var.starts_with("muc#roominfo_creation"));
     if sorted {
         let children = element.children().filter(|child| child.attr("var") != Some(traffic::NS));
-        let mut texts: Vec<String> = children.map(|child| part(child, &ns, made, true)).collect();
+        let mut texts: Vec<String> =
+            children.map(|child| part(child, &ns, (made, true), known)).collect();
         texts.sort();
         out.extend(texts);
-        out.push_str(&xml::escape(&element.text()));
+        out.push_str(&known.text(&element.text()));
         let _ = write!(out, "</{name}>");
         return;
     }
     for node in element.nodes() {
         match node {
             Node::Element(child) if is_resent(child) => {}
-            Node::Element(child) => out.push_str(&part(child, &ns, false, false)),
-            Node::Text(text) => out.push_str(&xml::escape(text)),
+            Node::Element(child) => out.push_str(&part(child, &ns, (false, false), known)),
+            Node::Text(text) => out.push_str(&known.text(text)),
         }
     }
     let _ = write!(out, "</{name}>");
 }
 
-fn part(element: &Element, outer: &str, emptied: bool, sorted: bool) -> String {
+fn part(element: &Element, outer: &str, (emptied, sorted): (bool, bool), known: &Known) -> String {
     let mut text = String::new();
     match emptied {
-        true => write(&Element::bare(element.name(), element.ns()), outer, sorted, &mut text),
-        false => write(element, outer, sorted, &mut text),
+        true => {
+            let bare = Element::bare(element.name(), element.ns());
+            write(&bare, outer, sorted, known, &mut text);
+        }
+        false => write(element, outer, sorted, known, &mut text),
     }
     text
 }
@@ -186,6 +232,8 @@ fn is_made_up(ns: &str, element: &str, key: &str, value: &str) -> bool {
     match (element, key) {
         ("message" | "presence" | "iq", "id") => !value.starts_with(OWN_IDS),
         ("stanza-id" | "archived" | "occupant-id", "id") => true,
+        ("result", "id") => ns == MAM,
+        ("item", "id") => ns == "http://jabber.org/protocol/pubsub#event",
         ("delay", "stamp") => ns == "urn:xmpp:delay",
         _ => false,
     }

@@ -6,7 +6,7 @@ use dmuc_testkit::Kind;
 use futures::future::try_join;
 
 use crate::native::stage;
-use crate::oracle::{Script, Stage, attempt};
+use crate::oracle::{Script, Stage, compare_one};
 use crate::runner::Suite;
 use crate::scene::Pairing;
 
@@ -45,8 +45,8 @@ async fn found(pairing: Pairing, script: Script) -> Result<()> {
     let (plain, planted) = try_join(plain.start(), planted.start()).await?;
     let both = async {
         // In any other room the same script on the same build shows that it is the fault.
-        attempt(&plain, &planted, &script, "ordinary").await?;
-        let Err(error) = attempt(&plain, &planted, &script, script.name).await else {
+        compare_one(&plain, &planted, &script, "ordinary").await?;
+        let Err(error) = compare_one(&plain, &planted, &script, script.name).await else {
             bail!("nobody has noticed: {}", script.name);
         };
         let error = format!("{error:#}");

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::Run;
 use super::script::{Action, FIRST, SESSIONS, Script, user};
 use super::words::VCARD;
-use crate::normal::{self, Heard, WAITING};
+use crate::normal::{self, Known, WAITING};
 use crate::scene::{SOON, linked, until};
 use crate::traffic;
 
@@ -95,7 +95,7 @@ struct Cast<'a> {
     room: String,
     sessions: Vec<Client>,
     /// What connections heard that have been dropped.
-    former: Vec<(String, Heard)>,
+    former: Vec<(String, Vec<Received>)>,
     /// Who acted last, since the room has answered.
     before: Option<usize>,
 }
@@ -299,7 +299,7 @@ impl Cast<'_> {
         };
         let was = inside(&self.sessions[0]);
         self.sessions[s].abort().await;
-        let heard = self.heard(&self.sessions[s]);
+        let heard = self.sessions[s].received();
         self.former.push((SESSIONS[s].1.to_owned(), heard));
         // Where the room tells nobody of such roles, there is nothing to see.
         let limit = Duration::from_millis(if was { 1500 } else { 300 });
@@ -343,11 +343,6 @@ impl Cast<'_> {
         client.wait_for(|r| r.attr("id") == id, SOON).await.map(drop)
     }
 
-    fn heard(&self, client: &Client) -> Heard {
-        let a = self.place.lab.server("a");
-        normal::heard(&client.received(), &a.muc(), a.kind() == Kind::Prosody)
-    }
-
     async fn end(self) -> Result<Run> {
         let mut run = Run { heard: BTreeMap::new(), carried: 0, plain: 0 };
         for server in ["b", "c"] {
@@ -361,11 +356,17 @@ impl Cast<'_> {
             run.carried += sorted.casts + sorted.onlys;
             run.plain += sorted.plain;
         }
-        for (s, client) in self.sessions.iter().enumerate() {
-            run.heard.insert(SESSIONS[s].1.to_owned(), self.heard(client));
-        }
-        for (nth, (who, heard)) in self.former.into_iter().enumerate() {
-            run.heard.insert(format!("{who} before drop {nth}"), heard);
+        let live = self.sessions.iter().enumerate();
+        let live = live.map(|(s, client)| (SESSIONS[s].1.to_owned(), client.received()));
+        let former = self.former.into_iter().enumerate();
+        let former = former.map(|(nth, (who, old))| (format!("{who} before drop {nth}"), old));
+        let all: Vec<_> = live.chain(former).collect();
+        let a = self.place.lab.server("a");
+        let mut known = Known::default();
+        all.iter().for_each(|(_, received)| known.learn(received, &a.muc()));
+        for (who, received) in all {
+            let lists = a.kind() == Kind::Prosody;
+            run.heard.insert(who, normal::heard(&received, &a.muc(), lists, &known));
         }
         try_join_all(self.sessions.into_iter().map(Client::disconnect)).await?;
         Ok(run)

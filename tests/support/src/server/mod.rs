@@ -5,6 +5,7 @@ mod prosody;
 pub(crate) mod site;
 mod spec;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,11 +30,13 @@ pub struct Server {
     spec: ServerSpec,
     site: Site,
     process: Mutex<Option<Process>>,
+    /// Accounts that were made.
+    accounts: Mutex<BTreeSet<String>>,
 }
 
 impl Server {
     pub(crate) fn new(spec: ServerSpec, site: Site) -> Result<Self> {
-        let server = Self { spec, site, process: Mutex::new(None) };
+        let server = Self { spec, site, process: Mutex::new(None), accounts: Mutex::default() };
         server.configure(server.spec.dmuc)?;
         Ok(server)
     }
@@ -222,14 +225,22 @@ impl Server {
 
     /// Makes accounts; each one's password is its name. Accounts that exist stay.
     pub async fn register<S: AsRef<str>>(&self, users: &[S]) -> Result<()> {
+        // One at a time: ejabberd does not let in two who ask at once.
+        let mut accounts = self.accounts.lock().await;
         let users: Vec<String> = users.iter().map(|user| user.as_ref().to_owned()).collect();
+        let users: Vec<String> = users.into_iter().filter(|u| !accounts.contains(u)).collect();
+        if users.is_empty() {
+            return Ok(());
+        }
         match self.spec.kind {
             Kind::Ejabberd => {
                 let pid = self.pid().await?;
-                ejabberd::register(&self.site, pid, &self.domain(), &users).await
+                ejabberd::register(&self.site, pid, &self.domain(), &users).await?;
             }
-            Kind::Prosody => prosody::register(&self.site, &self.domain(), &users),
+            Kind::Prosody => prosody::register(&self.site, &self.domain(), &users)?,
         }
+        accounts.extend(users);
+        Ok(())
     }
 
     /// Evaluates an Erlang expression in ejabberd; the value as `~p` prints it.

@@ -6,57 +6,25 @@ use anyhow::{Result, ensure};
 use dmuc_testkit::{ClientOptions, ServerSpec};
 use serde_json::json;
 
-use crate::oracle::{Script, Stage, compare};
-use crate::runner::Suite;
-use crate::scene::{PAIRINGS, SOON};
+use super::{script, talk_on};
+use crate::oracle::{Script, Stage};
+use crate::scene::SOON;
 
-/// A script and the function of that name.
-macro_rules! script {
-    ($name:ident) => {
-        Script::new(stringify!($name), |stage| Box::pin($name(stage)) as _)
-    };
-}
-
-const BLOCKING: &[Script] = &[script!(block_occupant), script!(block_room).unsteady()];
-const IDLE: &[Script] = &[script!(client_state), script!(carbons)];
-const RESUMING: &[Script] = &[script!(resume), script!(resume_often), script!(resume_late)];
-const LEAVING: &[Script] = &[script!(log_out), script!(unavailable), script!(killed)];
-const EXPIRING: &[Script] = &[script!(never_resumed).unsteady()];
-
-pub fn suite() -> Suite {
-    let mut suite = Suite::new("unnoticed");
-    for pairing in PAIRINGS {
-        for (group, scripts) in
-            [("blocking", BLOCKING), ("idle", IDLE), ("resuming", RESUMING), ("leaving", LEAVING)]
-        {
-            suite = suite.case(format!("{pairing} {group}"), move || {
-                compare(pairing, "unnoticed", |spec| spec, scripts)
-            });
-        }
-        suite = suite.case(format!("{pairing} expiring"), move || {
-            compare(pairing, "unnoticed", impatient, EXPIRING)
-        });
-    }
-    suite
-}
+pub const BLOCKING: &[Script] = &[script!(block_occupant), script!(block_room).unsteady()];
+pub const IDLE: &[Script] = &[script!(client_state).alone(), script!(carbons)];
+pub const RESUMING: &[Script] =
+    &[script!(resume), script!(resume_often).alone(), script!(resume_late)];
+pub const LEAVING: &[Script] = &[script!(log_out), script!(unavailable), script!(killed)];
+pub const EXPIRING: &[Script] = &[script!(never_resumed).unsteady()];
 
 /// Sessions that are not resumed end after three seconds.
-fn impatient(spec: ServerSpec) -> ServerSpec {
+pub fn impatient(spec: ServerSpec) -> ServerSpec {
     match spec.kind {
         dmuc_testkit::Kind::Ejabberd => {
             spec.option("modules", json!({ "mod_stream_mgmt": { "resume_timeout": 3 } }))
         }
         dmuc_testkit::Kind::Prosody => spec.option("smacks_hibernation_time", 3),
     }
-}
-
-/// What everybody should hear from here on.
-async fn talk(stage: &Stage<'_>, what: &str) -> Result<()> {
-    for who in ["host", "anna", "lena"] {
-        stage.say(who, &format!("{who}: {what}")).await?;
-    }
-    stage.presence("anton", "anton", &format!("<status>{what}</status>")).await?;
-    stage.presence("lena", "lena", &format!("<status>{what}</status>")).await
 }
 
 /// Blocks or unblocks (XEP-0191).
@@ -72,7 +40,7 @@ async fn block_occupant(stage: &mut Stage<'_>) -> Result<()> {
     for jid in [format!("{}/lena", stage.room), format!("{}/anna", stage.room)] {
         block(stage, "bert/one", "block", &jid).await?;
         stage.settle().await?;
-        talk(stage, "blocked").await?;
+        talk_on(stage, "blocked").await?;
         stage.settle().await?;
         for who in ["lena", "anna", "carl"] {
             stage.whisper(who, "bert", "to one who may not hear it").await?;
@@ -82,7 +50,7 @@ async fn block_occupant(stage: &mut Stage<'_>) -> Result<()> {
         stage.settle().await?;
         block(stage, "bert/one", "unblock", &jid).await?;
         stage.settle().await?;
-        talk(stage, "open").await?;
+        talk_on(stage, "open").await?;
         stage.settle().await?;
     }
     Ok(())
@@ -94,35 +62,35 @@ async fn block_room(stage: &mut Stage<'_>) -> Result<()> {
     block(stage, "bert", "block", &room).await?;
     let deaf = ["bert"];
     stage.settle_but(&deaf).await?;
-    talk(stage, "blocked").await?;
+    talk_on(stage, "blocked").await?;
     stage.settle_but(&deaf).await?;
     stage.whisper("carl", "bert", "blocked").await?;
     stage.say("bert", "do you hear me?").await?;
     stage.settle_but(&deaf).await?;
-    talk(stage, "still").await?;
+    talk_on(stage, "still").await?;
     stage.settle_but(&deaf).await?;
     block(stage, "bert", "unblock", &room).await?;
     stage.settle().await?;
-    talk(stage, "open").await?;
+    talk_on(stage, "open").await?;
     stage.settle().await?;
     stage.ask("bert", "bert")?;
     stage.sent("bert").await?;
     stage.settle().await?;
-    talk(stage, "back").await?;
+    talk_on(stage, "back").await?;
     stage.settle().await?;
     // Put out without hearing of it.
     block(stage, "bert", "block", &room).await?;
     stage.settle_but(&deaf).await?;
     stage.kick("host", "bert").await.ok();
-    talk(stage, "out").await?;
+    talk_on(stage, "out").await?;
     stage.settle_but(&deaf).await?;
     block(stage, "bert", "unblock", &room).await?;
     stage.settle().await?;
-    talk(stage, "open, but out").await?;
+    talk_on(stage, "open, but out").await?;
     stage.ask("bert", "bert")?;
     stage.sent("bert").await?;
     stage.settle().await?;
-    talk(stage, "back").await
+    talk_on(stage, "back").await
 }
 
 /// What is held back for an idle client, and in which order it comes (XEP-0352).
@@ -159,7 +127,7 @@ async fn client_state(stage: &mut Stage<'_>) -> Result<()> {
         stage.note(format!("bert has {count} in round {round} before he wakes"));
         stage["bert"].send_xml("<active xmlns='urn:xmpp:csi:0'/>")?;
         stage.settle().await?;
-        talk(stage, "awake").await?;
+        talk_on(stage, "awake").await?;
         stage.settle().await?;
     }
     Ok(())
@@ -177,7 +145,7 @@ async fn carbons(stage: &mut Stage<'_>) -> Result<()> {
             stage[who].iq(&bare, "set", enable).await?;
         }
     }
-    talk(stage, "in the room").await?;
+    talk_on(stage, "in the room").await?;
     stage.settle().await?;
     for who in ["lena", "anna"] {
         stage.whisper(who, "bert", "in private").await?;
@@ -209,20 +177,20 @@ async fn managed(stage: &mut Stage<'_>, who: &[&str]) -> Result<()> {
 
 async fn resume(stage: &mut Stage<'_>) -> Result<()> {
     managed(stage, &["bert", "carl"]).await?;
-    talk(stage, "before").await?;
+    talk_on(stage, "before").await?;
     // In flight, on the way and while there is no connection.
     stage["bert"].abort().await;
-    talk(stage, "without bert").await?;
+    talk_on(stage, "without bert").await?;
     stage.whisper("anna", "bert", "where are you?").await?;
     stage.settle().await?;
     stage.client("bert")?.resume().await?;
     stage.settle().await?;
-    talk(stage, "with bert").await?;
+    talk_on(stage, "with bert").await?;
     stage.leave("bert", "bert")?;
     stage.ask("bert", "bert")?;
     stage.sent("bert").await?;
     stage.settle().await?;
-    talk(stage, "with bert again").await
+    talk_on(stage, "with bert again").await
 }
 
 async fn resume_often(stage: &mut Stage<'_>) -> Result<()> {
@@ -251,7 +219,7 @@ async fn resume_late(stage: &mut Stage<'_>) -> Result<()> {
     managed(stage, &["bert", "carl"]).await?;
     stage["bert"].abort().await;
     stage["carl"].abort().await;
-    talk(stage, "nobody listens").await?;
+    talk_on(stage, "nobody listens").await?;
     stage.presence("anna", "hanna", "").await?;
     stage.kick("host", "carl").await?;
     stage.say("host", "carl is out").await?;
@@ -263,7 +231,7 @@ async fn resume_late(stage: &mut Stage<'_>) -> Result<()> {
     stage.ask("carl", "carl")?;
     stage.sent("carl").await?;
     stage.settle().await?;
-    talk(stage, "everybody listens").await
+    talk_on(stage, "everybody listens").await
 }
 
 /// Everything from the room once.
@@ -284,13 +252,13 @@ async fn never_resumed(stage: &mut Stage<'_>) -> Result<()> {
     stage.say("host", "bert has gone").await?;
     stage.settle().await?;
     gone(stage, "bert").await?;
-    talk(stage, "bert is out").await?;
+    talk_on(stage, "bert is out").await?;
     stage.settle().await?;
     stage.drop_out("bert").await?;
     stage.log_in("b", "bert").await?;
     stage.enter("bert").await?;
     stage.settle().await?;
-    talk(stage, "bert is back").await
+    talk_on(stage, "bert is back").await
 }
 
 /// Waits until the room has told of somebody's end.
@@ -303,11 +271,11 @@ async fn log_out(stage: &mut Stage<'_>) -> Result<()> {
     stage.arrive(&["bert", "carl"]).await?;
     for _ in 0..2 {
         stage["host"].mark();
-        talk(stage, "with bert").await?;
+        talk_on(stage, "with bert").await?;
         stage.settle().await?;
         stage.log_out("bert").await?;
         gone(stage, "bert").await?;
-        talk(stage, "without bert").await?;
+        talk_on(stage, "without bert").await?;
         stage.log_in("b", "bert").await?;
         stage.enter("bert").await?;
         stage.settle().await?;
@@ -321,16 +289,16 @@ async fn unavailable(stage: &mut Stage<'_>) -> Result<()> {
     stage["bert"].send_xml("<presence type='unavailable'/>")?;
     stage.sent("bert").await?;
     stage.settle().await?;
-    talk(stage, "without bert").await?;
+    talk_on(stage, "without bert").await?;
     stage.ask("bert", "bert")?;
     stage.sent("bert").await?;
     stage.settle().await?;
-    talk(stage, "with bert, who is invisible").await?;
+    talk_on(stage, "with bert, who is invisible").await?;
     stage["bert"].send_xml("<presence/>")?;
     stage["bert"].send_xml("<presence type='unavailable'/>")?;
     stage.sent("bert").await?;
     stage.settle().await?;
-    talk(stage, "without bert").await
+    talk_on(stage, "without bert").await
 }
 
 async fn killed(stage: &mut Stage<'_>) -> Result<()> {
@@ -339,12 +307,12 @@ async fn killed(stage: &mut Stage<'_>) -> Result<()> {
         stage["host"].mark();
         stage.drop_out("bert").await?;
         gone(stage, "bert").await?;
-        talk(stage, "without bert").await?;
+        talk_on(stage, "without bert").await?;
         stage.log_in("b", "bert").await?;
         stage.ask("bert", "bert")?;
         stage.sent("bert").await?;
         stage.settle().await?;
-        talk(stage, "with bert").await?;
+        talk_on(stage, "with bert").await?;
         stage.settle().await?;
     }
     Ok(())
