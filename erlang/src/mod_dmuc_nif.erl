@@ -8,7 +8,8 @@
 -export([info/0, namespace/0, options/0, shared_new/1, counters/1, is_envelope_id/1, log_drain/1]).
 -export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
          support_announced/3, support_forget/2, support_export/3, support_import/5]).
--export([room_new/3, room_capture/4, room_capture_many/4, room_event/4, room_event_dirty/4,
+-export([digest/1]).
+-export([room_new/3, room_capture/5, room_capture_many/4, room_event/4, room_event_dirty/4,
          room_support/4, room_setup_result/5, room_report/4, room_bounced/5,
          room_occupants_asked/1, room_occupants/3,
          room_tick/2, room_close/2, room_status/1]).
@@ -17,7 +18,7 @@
          replica_setup/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
          replica_announce/2, replica_close/2, replica_status/1]).
 -export_type([millis/0, jid/0, facts/0, xmlel/0, payload_in/0, payload_ref/0, incoming/0,
-              body/0, action/0, actions/0]).
+              body/0, action/0, actions/0, digest/0]).
 
 -on_load(load/0).
 
@@ -25,7 +26,7 @@
 
 %% What this wrapper was written against.
 -define(VERSION, <<"0.1.0">>).
--define(ABI, 1).
+-define(ABI, 2).
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().
@@ -34,10 +35,15 @@
 %% fast_xml's; children may be `{raw, Xml}' on the way out.
 -type xmlel() :: {xmlel, binary(), [{binary(), binary()}], [xmlel() | {xmlcdata, binary()} |
                                                             {raw, binary()}]}.
--type payload_in() :: {Xml :: binary(), facts(), xmlel()}.
+%% Names the content of a stanza without `to', in this process of the system.
+-type digest() :: <<_:128>>.
+%% A stanza without `to', or one that room_capture/5 has told the id of since the last event.
+-type payload_in() :: {Xml :: binary(), facts(), Nick :: binary(), digest(), xmlel()} |
+                      {known, Id :: non_neg_integer()}.
 %% Place among the payloads of the same call, from 0, or an older stanza.
 -type payload_ref() :: non_neg_integer() | {raw, binary()}.
--type incoming() :: {facts(), From :: binary(), HasTo :: boolean()}.
+%% Packed, for operations with a slot, is what a `replay' gives back.
+-type incoming() :: {facts(), From :: binary(), HasTo :: boolean(), Packed :: binary() | none}.
 %% An element and, for each of its children in turn, the stanza that it carries.
 -type body() :: {xmlel(), [incoming() | none]}.
 -type action() :: {plain, payload_ref(), [jid()]} |
@@ -48,6 +54,7 @@
                   {forget_support, binary()} |
                   {fail, [jid()]} |
                   {deliver, Op :: non_neg_integer(), [jid()]} |
+                  {replay, Packed :: binary(), [jid()]} |
                   {report, Room :: jid(), Id :: binary(), xmlel()} |
                   {refuse, Room :: jid(), Id :: binary(), Condition :: binary(), Dmuc :: binary()} |
                   {result, xmlel()} |
@@ -152,8 +159,12 @@ support_import(_Support, _Now, _Domain, _Yes, _Remaining) -> ?NIF.
 -spec room_new(jid(), non_neg_integer(), native()) -> {ok, native()} | {error, binary()}.
 room_new(_Jid, _Seed, _Shared) -> ?NIF.
 
--spec room_capture(native(), millis(), jid(), facts()) -> pass | hold | pass_poll.
-room_capture(_Room, _Now, _To, _Facts) -> ?NIF.
+-spec digest(tuple()) -> digest().
+digest(_Stanza) -> ?NIF.
+
+-spec room_capture(native(), millis(), jid(), facts(), tuple() | none) ->
+          pass | pass_poll | hold | {hold, digest(), Known :: non_neg_integer() | undefined}.
+room_capture(_Room, _Now, _To, _Facts, _Stanza) -> ?NIF.
 
 -spec room_capture_many(native(), millis(), [jid()], facts()) -> [boolean()].
 room_capture_many(_Room, _Now, _To, _Facts) -> ?NIF.

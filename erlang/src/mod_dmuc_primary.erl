@@ -28,6 +28,16 @@
 %% Before a room whose handle broke is tried again.
 -define(REOPEN_AFTER, timer:seconds(30)).
 
+%% Place among the payloads of an event, from 0.
+-type token() :: non_neg_integer().
+
+%% What is held for some.
+-record(payload,
+        {stanza :: stanza(),                    % without `to'
+         facts  :: mod_dmuc_nif:facts(),
+         digest :: mod_dmuc_nif:digest(),
+         known  :: non_neg_integer() | undefined}). % the core has it under this id
+
 %% A handle, and what the room has sent since its current event began.
 -record(room,
         {jid      :: jid(),
@@ -35,9 +45,10 @@
          handle   :: mod_dmuc_nif:native(),
          marked = false :: boolean(),           % a flush marker is under way
          poll = false :: boolean(),             % the core wants to be called though nothing is held
-         copies = [] :: [{ljid(), non_neg_integer()}], % newest first
-         tokens = #{} :: #{stanza() => non_neg_integer()},
-         payloads = [] :: [stanza()],           % newest first
+         copies = [] :: [{ljid(), token()}],    % newest first
+         tokens = #{} :: #{mod_dmuc_nif:digest() => token()},
+         newest = [] :: [{mod_dmuc_nif:facts(), stanza(), token()}], % one of each kind
+         payloads = [] :: [#payload{}],         % newest first
          remote = #{} :: #{binary() => boolean()},
          passed :: stanza() | undefined,        % a broadcast that the core has seen already
          timer :: reference() | undefined}).
@@ -301,10 +312,15 @@ capture(Primary, From, #jid{lserver = Domain} = To, Pkt) ->
     end.
 
 -spec capture(#room{}, jid(), stanza()) -> pass | hold.
-capture(#room{handle = Handle} = Room, To, Key) ->
+capture(#room{handle = Handle, newest = Newest} = Room, To, Key) ->
     LTo = mod_dmuc_xml:ljid(To),
     Facts = mod_dmuc_xml:facts(Key),
-    case mod_dmuc_nif:room_capture(Handle, mod_dmuc:now(), LTo, Facts) of
+    %% The copies of a broadcast follow one another: those need no second look.
+    {Seen, Stanza} = case lists:keyfind(Facts, 1, Newest) of
+                         {_, Key, Last} -> {Last, none};
+                         _ -> {none, Key}
+                     end,
+    case mod_dmuc_nif:room_capture(Handle, mod_dmuc:now(), LTo, Facts, Stanza) of
         pass ->
             keep(Room),
             pass;
@@ -312,7 +328,11 @@ capture(#room{handle = Handle} = Room, To, Key) ->
             keep(mark(Room#room{poll = true})),
             pass;
         hold ->
-            {Token, Room1} = token(Key, Room),
+            keep(mark(hold(LTo, Seen, Room))),
+            hold;
+        {hold, Digest, Known} ->
+            Payload = #payload{stanza = Key, facts = Facts, digest = Digest, known = Known},
+            {Token, Room1} = token(Payload, Room),
             keep(mark(hold(LTo, Token, Room1))),
             hold
     end.
@@ -326,12 +346,15 @@ capture_many(Primary, From, To, Pkt) ->
         Room0 ->
             {Remote, Local, Room1} = split(To, [], [], Room0),
             Key = mod_dmuc_xml:key(Pkt),
-            case verdicts(Room1#room.handle, Remote, mod_dmuc_xml:facts(Key)) of
+            Facts = mod_dmuc_xml:facts(Key),
+            case verdicts(Room1#room.handle, Remote, Facts) of
                 {[], _} ->
                     keep(Room1#room{passed = Key}),
                     To;
                 {Held, Passed} ->
-                    {Token, Room2} = token(Key, Room1),
+                    Digest = mod_dmuc_nif:digest(Key),
+                    {Token, Room2} = token(#payload{stanza = Key, facts = Facts, digest = Digest},
+                                           Room1),
                     Room3 = lists:foldl(
                               fun(Jid, R) -> hold(mod_dmuc_xml:ljid(Jid), Token, R) end,
                               Room2, Held),
@@ -375,17 +398,21 @@ is_remote(Domain, #room{remote = Known} = Room) ->
     end.
 
 %% One number for equal stanzas.
--spec token(stanza(), #room{}) -> {non_neg_integer(), #room{}}.
-token(Key, #room{tokens = Tokens, payloads = Payloads} = Room) ->
-    case Tokens of
-        #{Key := Token} ->
-            {Token, Room};
-        _ ->
-            Token = map_size(Tokens),
-            {Token, Room#room{tokens = Tokens#{Key => Token}, payloads = [Key | Payloads]}}
-    end.
+-spec token(#payload{}, #room{}) -> {token(), #room{}}.
+token(#payload{stanza = Key, facts = Facts, digest = Digest} = Payload,
+      #room{tokens = Tokens, payloads = Payloads, newest = Newest} = Room0) ->
+    {Token, Room} =
+        case Tokens of
+            #{Digest := Old} ->
+                {Old, Room0};
+            _ ->
+                New = map_size(Tokens),
+                {New, Room0#room{tokens = Tokens#{Digest => New},
+                                 payloads = [Payload | Payloads]}}
+        end,
+    {Token, Room#room{newest = lists:keystore(Facts, 1, Newest, {Facts, Key, Token})}}.
 
--spec hold(ljid(), non_neg_integer(), #room{}) -> #room{}.
+-spec hold(ljid(), token(), #room{}) -> #room{}.
 hold(To, Token, #room{copies = Copies} = Room) ->
     Room#room{copies = [{To, Token} | Copies]}.
 
@@ -458,21 +485,32 @@ flush(#room{copies = [], poll = false} = Room) ->
 flush(#room{handle = Handle, copies = Copies0, payloads = Payloads0} = Room0) ->
     Copies = lists:reverse(Copies0),
     Payloads = lists:reverse(Payloads0),
-    Room = keep(Room0#room{copies = [], payloads = [], tokens = #{}, poll = false}),
+    Room = keep(Room0#room{copies = [], payloads = [], tokens = #{}, newest = [], poll = false}),
     try
-        Encoded = [mod_dmuc_xml:encode(Payload) || Payload <- Payloads],
+        Encoded = [encode(Payload) || Payload <- Payloads],
         case length(Copies) > ?DIRTY of
             true -> mod_dmuc_nif:room_event_dirty(Handle, mod_dmuc:now(), Encoded, Copies);
             false -> mod_dmuc_nif:room_event(Handle, mod_dmuc:now(), Encoded, Copies)
         end
     of
-        Actions -> perform(Actions, list_to_tuple(Payloads), Room)
+        Actions -> perform(Actions, stanzas(Payloads), Room)
     catch Class:Reason:Stack ->
             broken(Room, {Class, Reason, Stack}),
-            Stanzas = list_to_tuple(Payloads),
-            plainly([{element(Token + 1, Stanzas), [To]} || {To, Token} <- Copies]),
+            held_plainly(Copies, stanzas(Payloads)),
             undefined
     end.
+
+%% What the core has still got is not written again.
+-spec encode(#payload{}) -> mod_dmuc_nif:payload_in().
+encode(#payload{stanza = Stanza, facts = Facts, digest = Digest, known = undefined}) ->
+    mod_dmuc_xml:encode(Stanza, Facts, Digest);
+encode(#payload{known = Id}) ->
+    {known, Id}.
+
+%% By token.
+-spec stanzas([#payload{}]) -> tuple().
+stanzas(Payloads) ->
+    list_to_tuple([Stanza || #payload{stanza = Stanza} <- Payloads]).
 
 %% Any other call of the core.
 -spec input(message_in() | close, #room{} | undefined) -> #room{} | undefined.
@@ -601,6 +639,10 @@ plainly(Stanzas) ->
         erase(?BYPASS)
     end.
 
+-spec held_plainly([{ljid(), token()}], tuple()) -> ok.
+held_plainly(Copies, Stanzas) ->
+    plainly([{element(Token + 1, Stanzas), [To]} || {To, Token} <- Copies]).
+
 %%%===================================================================
 %%% Faults
 %%%===================================================================
@@ -622,8 +664,7 @@ drop_room(Reason) ->
     case get(?ROOM) of
         #room{copies = Copies, payloads = Payloads} = Room ->
             off(Room, Reason),
-            Stanzas = list_to_tuple(lists:reverse(Payloads)),
-            plainly([{element(Token + 1, Stanzas), [To]} || {To, Token} <- lists:reverse(Copies)]);
+            held_plainly(lists:reverse(Copies), stanzas(lists:reverse(Payloads)));
         _ ->
             ok
     end.

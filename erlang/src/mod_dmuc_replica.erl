@@ -270,7 +270,7 @@ envelope(#replica{handle = Handle} = Replica, #message{from = From, id = Id} = P
          State) ->
     import_unknown(Replica, From, Body),
     LFrom = mod_dmuc_xml:ljid(From),
-    Actions = case tuple_size(Stanzas) > ?DIRTY of
+    Actions = case tuple_size(Stanzas) > ?DIRTY orelse replays(element(1, Body)) of
                   true ->
                       mod_dmuc_nif:replica_envelope_dirty(Handle, mod_dmuc:now(), LFrom, Id, Body);
                   false ->
@@ -280,6 +280,15 @@ envelope(#replica{handle = Handle} = Replica, #message{from = From, id = Id} = P
                      {envelope, Stanzas, xmpp:get_meta(Pkt, ip, {127, 0, 0, 1})}, State),
     handled(Replica, bare(From), element(1, Body), Actions),
     State1.
+
+%% Whether ranges of slots are to be copied out of the native library.
+-spec replays(xmlel()) -> boolean().
+replays(#xmlel{children = Ops}) ->
+    lists:any(fun(#xmlel{name = <<"replay">>} = Op) ->
+                      binary:match(fxml:get_tag_attr_s(<<"slots">>, Op), <<"-">>) /= nomatch;
+                 (_) ->
+                      false
+              end, Ops).
 
 %% Takes note of the last envelope carried out, for the leave-taking without the core.
 -spec handled(#replica{}, binary(), xmlel(), mod_dmuc_nif:actions()) -> ok.
@@ -384,9 +393,11 @@ perform(#replica{server = Server} = Replica, {Wake, Actions}, Cause, State0) ->
       end, State0, Actions).
 
 -spec action(mod_dmuc_nif:action(), #replica{}, cause(), state()) -> state().
-action({deliver, Op, To}, #replica{host = Host}, {envelope, Stanzas, IP}, State0) ->
-    Stanza = xmpp:put_meta(xmpp:put_meta(element(Op + 1, Stanzas), ip, IP), dmuc, true),
-    lists:foldl(fun(Jid, State) -> deliver(Host, Jid, Stanza, State) end, State0, To);
+action({deliver, Op, To}, #replica{host = Host}, {envelope, Stanzas, IP}, State) ->
+    deliver_all(Host, To, element(Op + 1, Stanzas), IP, State);
+action({replay, Packed, To}, #replica{host = Host}, {envelope, _, IP}, State0) ->
+    lists:foldl(fun(Stanza, State) -> deliver_all(Host, To, Stanza, IP, State) end,
+                State0, mod_dmuc_xml:unpack(Packed));
 action({report, Room, Id, El}, #replica{host = Host} = Replica, _Cause, State) ->
     Jid = mod_dmuc_xml:jid(Room),
     fxml:get_subtag(El, <<"bye">>) == false orelse ended(Replica, bare(Jid)),
@@ -414,6 +425,11 @@ action({announce, Room}, #replica{host = Host}, _Cause, State) ->
     ejabberd_router:route(mod_dmuc_xml:message(jid:make(Host), mod_dmuc_xml:jid(Room),
                                                p1_rand:get_string(), Announce)),
     State.
+
+-spec deliver_all(binary(), [ljid()], stanza(), inet:ip_address(), state()) -> state().
+deliver_all(Host, To, Stanza0, IP, State0) ->
+    Stanza = xmpp:put_meta(xmpp:put_meta(Stanza0, ip, IP), dmuc, true),
+    lists:foldl(fun(Jid, State) -> deliver(Host, Jid, Stanza, State) end, State0, To).
 
 %% What ejabberd does with a stanza that came alone: so blocking, CSI, carbons and counters see it.
 -spec deliver(binary(), {binary(), binary(), binary()}, stanza(), state()) -> state().

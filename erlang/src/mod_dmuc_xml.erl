@@ -1,7 +1,7 @@
 %%% Stanzas as the core wants them described, and what it answers as stanzas.
 -module(mod_dmuc_xml).
 
--export([facts/1, key/1, encode/1, decode/1, element/1, incoming/1, complete/1]).
+-export([facts/1, key/1, encode/3, decode/1, unpack/1, element/1, incoming/1, complete/1]).
 -export([jid/1, ljid/1, message/4, iq/3, refusal/5, iq_error/3, failure/2, eviction/3]).
 
 -include("xmpp.hrl").
@@ -14,6 +14,7 @@
 -define(UNAVAILABLE, (1 bsl 2)).
 -define(ERROR, (2 bsl 2)).
 -define(OTHER, (3 bsl 2)).
+-define(GROUPCHAT, (4 bsl 2)).
 -define(CODE_110, (1 bsl 5)).
 -define(CODE_303, (1 bsl 6)).
 -define(DESTROY, (1 bsl 7)).
@@ -30,7 +31,7 @@
 facts(#presence{type = Type, from = From, sub_els = Els}) ->
     ?PRESENCE bor presence_type(Type) bor nick(From) bor muc(Els, 0);
 facts(#message{type = Type, from = From, sub_els = Els}) ->
-    ?MESSAGE bor error_type(Type) bor nick(From) bor muc(Els, 0);
+    ?MESSAGE bor message_type(Type) bor nick(From) bor muc(Els, 0);
 facts(#iq{type = Type, from = From}) ->
     ?IQ bor error_type(Type) bor nick(From).
 
@@ -39,6 +40,10 @@ presence_type(available) -> 0;
 presence_type(unavailable) -> ?UNAVAILABLE;
 presence_type(error) -> ?ERROR;
 presence_type(_) -> ?OTHER.
+
+-spec message_type(atom()) -> mod_dmuc_nif:facts().
+message_type(groupchat) -> ?GROUPCHAT;
+message_type(Type) -> error_type(Type).
 
 -spec error_type(atom()) -> mod_dmuc_nif:facts().
 error_type(error) -> ?ERROR;
@@ -86,15 +91,21 @@ key(#message{} = Pkt) -> Pkt#message{to = undefined, meta = #{}};
 key(#iq{} = Pkt) -> Pkt#iq{to = undefined, meta = #{}}.
 
 %% The core's form of a stanza without `to'.
--spec encode(stanza()) -> mod_dmuc_nif:payload_in().
-encode(Pkt) ->
+-spec encode(stanza(), mod_dmuc_nif:facts(), mod_dmuc_nif:digest()) -> mod_dmuc_nif:payload_in().
+encode(Pkt, Facts, Digest) ->
     El = xmpp:encode(Pkt),
-    {fxml:element_to_binary(El), facts(Pkt), El}.
+    Nick = case xmpp:get_from(Pkt) of #jid{resource = R} -> R; undefined -> <<>> end,
+    {fxml:element_to_binary(El), Facts, Nick, Digest, El}.
 
 %% A stanza that the core kept.
 -spec decode(binary()) -> stanza().
 decode(Xml) ->
     xmpp:decode(fxml_stream:parse_element(Xml), ?NS_CLIENT, [ignore_els]).
+
+%% Stanzas that a slot kept, one after the other.
+-spec unpack(binary()) -> [stanza()].
+unpack(Packed) ->
+    [binary_to_term(Stanza) || <<Size:32, Stanza:Size/binary>> <= Packed].
 
 %% The dmuc element of a stanza.
 -spec element(stanza()) -> xmlel() | undefined.
@@ -120,27 +131,29 @@ incoming(#xmlel{children = Children} = El) ->
     {{El#xmlel{children = Ops}, Payloads}, list_to_tuple(Stanzas)}.
 
 -spec payload(xmlel()) -> {mod_dmuc_nif:incoming() | none, stanza() | undefined}.
-payload(#xmlel{children = Children}) ->
+payload(#xmlel{attrs = OpAttrs, children = Children}) ->
     case [El || #xmlel{} = El <- Children] of
         [#xmlel{name = Name, attrs = Attrs} = El]
           when Name == <<"message">>; Name == <<"presence">>; Name == <<"iq">> ->
             case fxml:get_attr_s(<<"xmlns">>, Attrs) of
-                ?NS_CLIENT -> stanza(El);
+                ?NS_CLIENT -> stanza(El, lists:keymember(<<"slot">>, 1, OpAttrs));
                 _ -> {none, undefined}
             end;
         _ ->
             {none, undefined}
     end.
 
--spec stanza(xmlel()) -> {mod_dmuc_nif:incoming() | none, stanza() | undefined}.
-stanza(El) ->
+-spec stanza(xmlel(), boolean()) -> {mod_dmuc_nif:incoming() | none, stanza() | undefined}.
+stanza(El, Keep) ->
     try xmpp:decode(El, ?NS_CLIENT, [ignore_els]) of
         Pkt ->
             From = case xmpp:get_from(Pkt) of
                        undefined -> <<>>;
                        Jid -> jid:encode(jid:tolower(Jid))
                    end,
-            {{facts(Pkt), From, xmpp:get_to(Pkt) /= undefined}, Pkt}
+            %% Unpacking a term is far cheaper than parsing XML.
+            Packed = case Keep of true -> term_to_binary(Pkt); false -> none end,
+            {{facts(Pkt), From, xmpp:get_to(Pkt) /= undefined, Packed}, Pkt}
     catch _:{xmpp_codec, _} ->
             {none, undefined}
     end.

@@ -20,12 +20,17 @@ all_test_() ->
       fun facts_of_raw_presences/0,
       fun facts_of_other_stanzas/0,
       fun copies_share_a_key/0,
+      fun copies_share_a_digest/0,
+      fun whatever_differs_shows_in_the_digest/0,
       fun encoded_stanzas_come_back/0,
       fun incoming_tells_each_operation/0,
+      fun what_has_a_slot_is_packed/0,
       fun foreign_children_are_no_stanzas/0,
       fun raw_children_are_parsed/0,
       fun jids_come_back_as_triples/0,
       fun strangers_pass/0,
+      fun known_stanzas_are_replayed/0,
+      fun unknown_ids_are_nobodys/0,
       fun bad_terms_are_refused/0,
       fun deep_elements_are_cut/0,
       fun bad_options_are_named/0,
@@ -91,7 +96,8 @@ facts_of_raw_presences() ->
 
 facts_of_other_stanzas() ->
     Room = jid:decode(?ROOM),
-    ?assertEqual(0, mod_dmuc_xml:facts(#message{type = groupchat, from = Room})),
+    ?assertEqual(0, mod_dmuc_xml:facts(#message{type = normal, from = Room})),
+    ?assertEqual(4 bsl 2, mod_dmuc_xml:facts(#message{type = groupchat, from = Room})),
     ?assertEqual(2 bsl 2, mod_dmuc_xml:facts(#message{type = error, from = Room})),
     ?assertEqual(2, mod_dmuc_xml:facts(#iq{type = get, from = Room})).
 
@@ -103,12 +109,43 @@ copies_share_a_key() ->
     Other = xmpp:put_meta(xmpp:set_to(Pkt, jid:make(<<"v">>, <<"e">>, <<"r">>)), x, 1),
     ?assertEqual(mod_dmuc_xml:key(Pkt), mod_dmuc_xml:key(Other)).
 
+digest(Pkt) ->
+    mod_dmuc_nif:digest(mod_dmuc_xml:key(Pkt)).
+
+copies_share_a_digest() ->
+    Pkt = occupant(available, [#muc_user{items = [#muc_item{role = visitor}]}]),
+    Other = xmpp:put_meta(xmpp:set_to(Pkt, jid:make(<<"v">>, <<"e">>, <<"r">>)), x, 1),
+    Again = binary_to_term(term_to_binary(Other)),
+    ?assertEqual(digest(Pkt), digest(Other)),
+    ?assertEqual(digest(Pkt), digest(Again)),
+    ?assertEqual(16, byte_size(digest(Pkt))).
+
+whatever_differs_shows_in_the_digest() ->
+    Pkt = occupant(available, [#muc_user{items = [#muc_item{role = visitor}]}]),
+    Others = [Pkt#presence{type = unavailable},
+              Pkt#presence{id = <<"x">>},
+              Pkt#presence{lang = <<"en">>},
+              Pkt#presence{show = away},
+              Pkt#presence{priority = 1},
+              Pkt#presence{status = [#text{data = <<"x">>}]},
+              Pkt#presence{from = jid:make(<<"room">>, <<"conference.example">>, <<"other">>)},
+              Pkt#presence{sub_els = [#muc_user{items = [#muc_item{role = participant}]}]},
+              Pkt#presence{sub_els = []},
+              message()],
+    Digests = [digest(Stanza) || Stanza <- [Pkt | Others]],
+    ?assertEqual(length(Digests), length(lists:usort(Digests))).
+
 message() ->
     #message{id = <<"1">>, type = groupchat, from = jid:decode(<<?ROOM/binary, "/nick">>),
              body = [#text{data = <<"<&> \"ü\""/utf8>>}]}.
 
+encode(Pkt) ->
+    mod_dmuc_xml:encode(Pkt, mod_dmuc_xml:facts(Pkt), digest(Pkt)).
+
 encoded_stanzas_come_back() ->
-    {Xml, (1 bsl 9), #xmlel{} = El} = mod_dmuc_xml:encode(message()),
+    Digest = digest(message()),
+    Facts = (4 bsl 2) bor (1 bsl 9),
+    {Xml, Facts, <<"nick">>, Digest, #xmlel{} = El} = encode(message()),
     ?assertEqual(?NS_CLIENT, fxml:get_tag_attr_s(<<"xmlns">>, El)),
     ?assertEqual(message(), mod_dmuc_xml:decode(Xml)).
 
@@ -119,13 +156,21 @@ cast(Child) ->
     #xmlel{name = <<"cast">>, children = [Child]}.
 
 incoming_tells_each_operation() ->
-    {_, Facts, El} = mod_dmuc_xml:encode(message()),
+    {_, Facts, _, _, El} = encode(message()),
     Enter = #xmlel{name = <<"enter">>, attrs = [{<<"index">>, <<"1">>}]},
     {{Body, Payloads}, Stanzas} =
         mod_dmuc_xml:incoming(envelope([{xmlcdata, <<" ">>}, Enter, cast(El)])),
     ?assertEqual([Enter, cast(El)], Body#xmlel.children),
-    ?assertEqual([none, {Facts, <<?ROOM/binary, "/nick">>, false}], Payloads),
+    ?assertEqual([none, {Facts, <<?ROOM/binary, "/nick">>, false, none}], Payloads),
     ?assertEqual({undefined, message()}, Stanzas).
+
+what_has_a_slot_is_packed() ->
+    {_, _, _, _, El} = encode(message()),
+    Slot = (cast(El))#xmlel{attrs = [{<<"n">>, <<"1">>}, {<<"slot">>, <<"1">>}]},
+    {{_, [Payload]}, {Stanza}} = mod_dmuc_xml:incoming(envelope([Slot])),
+    Packed = element(4, Payload),
+    Two = <<(byte_size(Packed)):32, Packed/binary, (byte_size(Packed)):32, Packed/binary>>,
+    ?assertEqual([Stanza, Stanza], mod_dmuc_xml:unpack(Two)).
 
 foreign_children_are_no_stanzas() ->
     Foreign = #xmlel{name = <<"message">>, attrs = [{<<"xmlns">>, <<"urn:x">>}]},
@@ -135,7 +180,7 @@ foreign_children_are_no_stanzas() ->
     ?assertEqual({undefined, undefined}, Stanzas).
 
 raw_children_are_parsed() ->
-    {Xml, _, El} = mod_dmuc_xml:encode(message()),
+    {Xml, _, _, _, El} = encode(message()),
     #xmlel{children = [#xmlel{children = [Parsed]}, _]} =
         mod_dmuc_xml:complete({xmlel, <<"envelope">>, [], [{xmlel, <<"only">>, [], [{raw, Xml}]},
                                                           cast(El)]}),
@@ -156,12 +201,12 @@ jids_come_back_as_triples() ->
     Room = room(),
     Session = {<<"u">>, <<"remote.example">>, <<"a/b@c">>},
     Facts = 1 bor (1 bsl 9),
-    _ = [mod_dmuc_nif:room_capture(Room, 1, setelement(1, Session, User), Facts)
+    _ = [mod_dmuc_nif:room_capture(Room, 1, setelement(1, Session, User), Facts, none)
          || User <- [<<"u">>, <<"v">>, <<>>]],
     Body = {#xmlel{name = <<"announce">>}, []},
     {_, Actions} = mod_dmuc_nif:room_report(Room, 2, <<"remote.example">>, Body),
     ?assert(lists:member({support_seen, <<"remote.example">>}, Actions)),
-    {_, Plain} = mod_dmuc_nif:room_event(Room, 3, [mod_dmuc_xml:encode(message())],
+    {_, Plain} = mod_dmuc_nif:room_event(Room, 3, [encode(message())],
                                          [{Session, 0}]),
     ?assertEqual([{plain, 0, [Session]}], Plain).
 
@@ -172,11 +217,62 @@ strangers_pass() ->
 
 bad_terms_are_refused() ->
     Room = room(),
-    ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, {a, b}, 0)),
-    ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, <<255>>, 0)),
+    ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, {a, b}, 0, none)),
+    ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, <<255>>, 0, none)),
     ?assertError(badarg, mod_dmuc_nif:room_event(Room, 1, [], [{<<"u@d/r">>, 0}])),
+    Undigested = {<<>>, 0, <<>>, <<"short">>, el},
+    ?assertError(badarg, mod_dmuc_nif:room_event(Room, 1, [Undigested], [])),
     ?assertError(badarg, mod_dmuc_nif:room_tick(make_ref(), 1)),
     ?assertMatch({error, _}, mod_dmuc_nif:room_new(<<"conference.example">>, 1, shared())).
+
+%% A room and the domain `remote.example', linked for the sessions of `u' and `v'.
+linked() ->
+    Room = room(),
+    Replica = mod_dmuc_nif:replica_new(<<"remote.example">>, 1, shared()),
+    Join = 1 bor (1 bsl 9) bor (1 bsl 10),
+    Nick = <<?ROOM/binary, "/nick">>,
+    _ = [mod_dmuc_nif:replica_outgoing(Replica, 1, session(User), Nick, Join)
+         || User <- [<<"u">>, <<"v">>, <<"w">>, <<"x">>]],
+    pass = mod_dmuc_nif:room_capture(Room, 1, session(<<"u">>), 1 bor (1 bsl 9), none),
+    pass_poll = mod_dmuc_nif:room_capture(Room, 1, session(<<"v">>), 1 bor (1 bsl 9), none),
+    {_, [{ask_support, Domain}]} = mod_dmuc_nif:room_event(Room, 1, [], []),
+    {_, [{setup, Domain, Id, Link}]} = mod_dmuc_nif:room_support(Room, 1, Domain, true),
+    {Body, _} = mod_dmuc_xml:incoming(mod_dmuc_xml:complete(Link)),
+    {_, [{result, Result}]} = mod_dmuc_nif:replica_setup(Replica, 1, ?ROOM, Body),
+    _ = mod_dmuc_nif:room_setup_result(Room, 1, Domain, Id, {Result, []}),
+    {Room, Replica}.
+
+session(User) ->
+    {User, <<"remote.example">>, <<"r">>}.
+
+%% What the replica does with the envelope of an event.
+crosses({_, [{envelope, _, Id, El}]}, Replica) ->
+    {Body, Stanzas} = mod_dmuc_xml:incoming(mod_dmuc_xml:complete(El)),
+    {_, Actions} = mod_dmuc_nif:replica_envelope(Replica, 2, ?ROOM, Id, Body),
+    {Stanzas, Actions}.
+
+known_stanzas_are_replayed() ->
+    {Room, Replica} = linked(),
+    Key = mod_dmuc_xml:key(occupant(available, [#muc_user{items = [#muc_item{role = visitor}]}])),
+    Facts = mod_dmuc_xml:facts(Key),
+    [W, X] = [session(User) || User <- [<<"w">>, <<"x">>]],
+    {hold, Digest, undefined} = mod_dmuc_nif:room_capture(Room, 2, W, Facts, Key),
+    ?assertEqual(mod_dmuc_nif:digest(Key), Digest),
+    ?assertEqual(hold, mod_dmuc_nif:room_capture(Room, 2, X, Facts, none)),
+    {Stanzas, First} = crosses(mod_dmuc_nif:room_event(Room, 2, [encode(Key)], [{W, 0}]), Replica),
+    [Carried] = [element(Op + 1, Stanzas) || {deliver, Op, [To]} <- First, To == W],
+    ?assertEqual(xmpp:encode(Key), xmpp:encode(Carried)),
+    {hold, Digest, Known} = mod_dmuc_nif:room_capture(Room, 3, X, Facts, Key),
+    {{undefined, undefined}, Second} =
+        crosses(mod_dmuc_nif:room_event(Room, 3, [{known, Known}], [{X, 0}]), Replica),
+    ?assertMatch([{replay, _, [X]}], Second),
+    [{replay, Packed, _}] = Second,
+    ?assertEqual([Carried], mod_dmuc_xml:unpack(Packed)).
+
+unknown_ids_are_nobodys() ->
+    {Room, _} = linked(),
+    ?assertEqual([], element(2, mod_dmuc_nif:room_event(Room, 2, [{known, 7}],
+                                                        [{session(<<"u">>), 0}]))).
 
 %% No depth of nesting in what a peer sends reaches the native stack.
 deep_elements_are_cut() ->

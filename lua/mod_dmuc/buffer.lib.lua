@@ -2,48 +2,42 @@
 --
 -- Prosody's room code sends one stanza object to many occupants, changes its `to` for each, and
 -- sometimes goes on to change the object itself: status 110 is added to the very presence that an
--- occupant's own other sessions have just been sent. So an object names a payload only as long
--- as it equals the copy taken when it was first seen, and is another payload from then on.
+-- occupant's own other sessions have just been sent. So it is the content that names a payload, by its
+-- digest, and what is kept of the object is a copy.
 
 local xml = module:require "xml";
 
 local setmetatable = setmetatable;
-local facts, serialize, same, freeze = xml.facts, xml.serialize, xml.same, xml.freeze;
+local s_match = string.match;
+local serialize, freeze = xml.serialize, xml.freeze;
 
 local buffer_mt = {};
 buffer_mt.__index = buffer_mt;
 
 local function new()
 	return setmetatable({
-		-- Payloads: XML, facts and frozen stanza, by position.
-		bytes = {}, facts = {}, stanzas = {}, payloads = 0;
+		-- Payloads by position: XML, or the id of one that the core has; facts, nick, digest, and stanza.
+		bytes = {}, facts = {}, nicks = {}, digests = {}, stanzas = {}, payloads = 0;
 		-- Copies in the order sent: full JID and position of the payload.
 		to = {}, position = {}, copies = 0;
-		by_object = {}, by_bytes = {};
+		by_digest = {};
 	}, buffer_mt);
 end
 
---- The position of a stanza among the payloads, if it has been seen as it is now.
-function buffer_mt:find(stanza)
-	local position = self.by_object[stanza];
-	if position and same(stanza, self.stanzas[position]) then return position; end
-end
-
---- The position of a stanza's present state among the payloads, found or new.
-function buffer_mt:payload(stanza, stanza_facts)
-	local position = self:find(stanza);
+--- The position of a stanza's present state among the payloads, found or new. `known` is the id of an
+-- equal payload that the core has: then the stanza is neither copied nor written, and kept only for the
+-- case that the core fails.
+function buffer_mt:payload(stanza, facts, digest, known)
+	local position = self.by_digest[digest];
 	if position then return position; end
-	local bytes = serialize(stanza);
-	position = self.by_bytes[bytes];
-	if not position then
-		position = self.payloads + 1;
-		self.payloads = position;
-		self.bytes[position] = bytes;
-		self.facts[position] = stanza_facts or facts(stanza);
-		self.stanzas[position] = freeze(stanza);
-		self.by_bytes[bytes] = position;
-	end
-	self.by_object[stanza] = position;
+	position = self.payloads + 1;
+	self.bytes[position] = known or serialize(stanza);
+	self.stanzas[position] = known and stanza or freeze(stanza);
+	self.facts[position] = facts;
+	self.nicks[position] = s_match(stanza.attr.from, "^[^/]*/(.*)$") or "";
+	self.digests[position] = digest;
+	self.payloads = position;
+	self.by_digest[digest] = position;
 	return position;
 end
 

@@ -33,7 +33,7 @@ end
 
 return function (core)
 	local native, now, recent, is_from_server = core.native, core.now, core.recent, core.is_from_server;
-	local facts = xml.facts;
+	local inspect = xml.inspector(native);
 
 	local setup_timeout = core.option("setup_timeout") / 1000;
 
@@ -292,7 +292,7 @@ return function (core)
 		local buffer = handle.buffer;
 		if buffer.copies == 0 and not handle.poll then return; end
 		handle.buffer, handle.poll = new_buffer(), nil;
-		local ok, actions = pcall(handle.room.event, handle.room, now(), buffer.bytes, buffer.facts, buffer.to, buffer.position);
+		local ok, actions = pcall(handle.room.event, handle.room, now(), buffer);
 		if not ok then return discard(handle, "The core", actions, buffer); end
 		return perform(handle, actions, buffer.stanzas);
 	end
@@ -346,11 +346,10 @@ return function (core)
 
 	local function capture(handle, stanza, to)
 		local buffer = handle.buffer;
-		local position = buffer:find(stanza);
-		local bits = position and buffer.facts[position] or facts(stanza);
-		local verdict = handle.capture(handle.room, recent(), to, bits);
+		local bits, digest = inspect(stanza);
+		local verdict, known = handle.capture(handle.room, recent(), to, bits, digest);
 		if verdict == hold then
-			buffer:add(to, position or buffer:payload(stanza, bits));
+			buffer:add(to, buffer:payload(stanza, bits, digest, known));
 			mark(handle);
 			return true;
 		elseif verdict == pass_poll then
@@ -478,10 +477,10 @@ return function (core)
 			end
 		end
 		if n == 0 then return; end
-		local bits = facts(stanza);
+		local bits, digest = inspect(stanza);
 		-- Before the core takes note of the copies, so that nothing can fail once it has.
 		local buffer = handle.buffer;
-		local position = buffer:payload(stanza, bits);
+		local position = buffer:payload(stanza, bits, digest);
 		local ok, held = pcall(handle.room.capture_many, handle.room, now(), remote, bits);
 		if not ok then
 			discard(handle, "Capture", held);

@@ -21,6 +21,7 @@ local idle_tick = 60;
 local join_facts = xml.facts(st.presence({ from = "r@c/n" }):tag("x", { xmlns = "http://jabber.org/protocol/muc" }):up());
 
 return function (core)
+	local pack, unpack = xml.packer(core.native);
 	local now, is_from_server = core.now, core.is_from_server;
 
 	local replica;
@@ -85,17 +86,29 @@ return function (core)
 		module:log("error", "Could not %s: %s", what, tostring(err));
 	end
 
+	-- Those who deliver may keep or change the stanza, so each session gets its own.
+	local function post(stanza, to, origin)
+		stanza.attr.to = to;
+		delivering[stanza] = true;
+		local ok, err = pcall(prosody.core_post_stanza, origin, stanza);
+		delivering[stanza] = nil;
+		if not ok then report_error("deliver a stanza to " .. to, err); end
+	end
+
 	function performers.deliver(action, origin, payloads)
 		local payload = payloads[action.op];
 		local to = action.to;
 		for i = 1, #to do
-			-- Those who deliver may keep or change the stanza, so each session gets its own.
-			local copy = st.clone(payload);
-			copy.attr.to = to[i];
-			delivering[copy] = true;
-			local ok, err = pcall(prosody.core_post_stanza, origin, copy);
-			delivering[copy] = nil;
-			if not ok then report_error("deliver a stanza to " .. to[i], err); end
+			post(st.clone(payload), to[i], origin);
+		end
+	end
+
+	function performers.replay(action, origin)
+		local stanzas, to = action.stanzas, action.to;
+		for i = 1, #to do
+			for j = 1, #stanzas do
+				post(unpack(stanzas[j]), to[i], origin);
+			end
 		end
 	end
 
@@ -166,7 +179,7 @@ return function (core)
 		if not envelope or broken or (stanza.attr.type or "normal") ~= "normal" then return; end
 		local room = room_of(event_data);
 		if not room then return; end
-		local payloads, described = xml.open(envelope, stanza.attr["xml:lang"]);
+		local payloads, described = xml.open(envelope, stanza.attr["xml:lang"], pack);
 		local ok, actions = pcall(replica.envelope, replica, now(), room, stanza.attr.id or "", envelope, described);
 		if not ok then
 			break_off(actions);

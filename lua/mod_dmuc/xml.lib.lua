@@ -6,7 +6,7 @@ local st = require "util.stanza";
 local parse_xml = require "util.xml".parse;
 local jid_prep = require "util.jid".prep;
 
-local pairs, type, next, setmetatable = pairs, type, next, setmetatable;
+local pairs, type, setmetatable = pairs, type, setmetatable;
 local s_find, s_match = string.find, string.match;
 local t_concat, t_sort = table.concat, table.sort;
 local xml_escape, stanza_mt = st.xml_escape, st.stanza_mt;
@@ -20,6 +20,7 @@ local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 
 local kinds = { message = 0, presence = 1, iq = 2 };
 local types = { unavailable = 4, error = 8 };
+local groupchat = 16;
 local other_presence = 12;
 local code_110, code_303, destroy, item_jid, nick, muc_x = 32, 64, 128, 256, 512, 1024;
 
@@ -30,6 +31,8 @@ local function facts(stanza)
 	if stanza_type then
 		if kind == 1 or stanza_type == "error" then
 			bits = bits + (types[stanza_type] or other_presence);
+		elseif kind == 0 and stanza_type == "groupchat" then
+			bits = bits + groupchat;
 		end
 	end
 	if s_find(attr.from or "", "/", 1, true) then bits = bits + nick; end
@@ -121,32 +124,34 @@ local function serialize(stanza)
 	return t_concat(buf);
 end
 
---- Whether a stanza still is what it was when `frozen` was cloned from it, `to` apart.
-local function same(stanza, frozen, below_top)
-	local length = #frozen;
-	if #stanza ~= length or stanza.name ~= frozen.name then return false; end
-	local attr, frozen_attr = stanza.attr, frozen.attr;
-	for name, value in next, frozen_attr do
-		if attr[name] ~= value then return false; end
-	end
-	for name in next, attr do
-		if frozen_attr[name] == nil and (below_top or name ~= "to") then return false; end
-	end
-	for i = 1, length do
-		local a, b = stanza[i], frozen[i];
-		if a ~= b and (type(a) == "string" or type(b) == "string" or not same(a, b, true)) then
-			return false;
-		end
-	end
-	return true;
-end
-
 --- An immutable copy without `to`.
 local function freeze(stanza)
 	local copy = st.clone(stanza);
 	copy.attr.to = nil;
 	copy.attr.xmlns = nil;
 	return copy;
+end
+
+--- Facts and digest of a stanza. The library knows both for all but odd ones, which are very deep or
+-- wide and have to be written.
+local function inspector(native)
+	local inspect, digest_of = native.inspect, native.digest;
+	return function (stanza)
+		local bits, digest = inspect(stanza);
+		if bits then return bits, digest; end
+		return facts(stanza), digest_of(serialize(stanza));
+	end
+end
+
+--- A stanza in a form to be kept, and the way back: the library's own but for odd ones.
+local function packer(native)
+	local pack, unpack = native.pack, native.unpack;
+	return function (stanza)
+		return pack(stanza) or serialize(stanza);
+	end, function (packed)
+		if s_find(packed, "^<") then return assert(parse_xml(packed)); end
+		return unpack(packed, stanza_mt);
+	end
 end
 
 local function parse(bytes)
@@ -207,11 +212,11 @@ local function is_sound(stanza)
 end
 
 --- Takes the stanzas out of an envelope: `payloads[n]` is the one in the n-th operation, and
--- `described[n]` what the core wants to know of it. An operation that carries anything else than one
+-- `described[n]` what the core wants to know of it, packed if it is to be kept. An operation that carries anything else than one
 -- stanza gets none, which the core refuses.
 -- `lang` is that of the stanza around the envelope: a carried one has it by inheritance if it has none of
 -- its own, as Prosody gives every stanza that of its stream.
-local function open(envelope, lang)
+local function open(envelope, lang, pack)
 	local payloads, described, n = {}, {}, 0;
 	local tags = envelope.tags;
 	for i = 1, #tags do
@@ -223,7 +228,7 @@ local function open(envelope, lang)
 				unwrap(stanza);
 				stanza.attr["xml:lang"] = stanza.attr["xml:lang"] or lang;
 				payloads[n] = stanza;
-				described[n] = { facts(stanza), stanza.attr.from, stanza.attr.to ~= nil };
+				described[n] = { facts(stanza), stanza.attr.from, stanza.attr.to ~= nil, op.attr.slot and pack(stanza) or nil };
 			end
 		end
 	end
@@ -234,8 +239,9 @@ return {
 	xmlns = xmlns_dmuc;
 	facts = facts;
 	serialize = serialize;
-	same = same;
 	freeze = freeze;
+	inspector = inspector;
+	packer = packer;
 	parse = parse;
 	wrap = wrap;
 	unwrap = unwrap;

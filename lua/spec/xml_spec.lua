@@ -2,6 +2,7 @@ package.path = "./spec/?.lua;" .. package.path;
 local helper = require "helper";
 local st = require "util.stanza";
 local parse = require "util.xml".parse;
+local pack, unpack = helper.require "xml".packer(require "dmuc_native");
 
 local xml = helper.require "xml";
 local muc_user = "http://jabber.org/protocol/muc#user";
@@ -14,7 +15,8 @@ end
 
 describe("facts", function ()
 	it("tell kinds and types apart", function ()
-		assert.equal(0, xml.facts(st.message { from = "r@c", type = "groupchat" }));
+		assert.equal(16, xml.facts(st.message { from = "r@c", type = "groupchat" }));
+		assert.equal(0, xml.facts(st.message { from = "r@c", type = "chat" }));
 		assert.equal(2, xml.facts(st.iq { from = "r@c", type = "get", id = "1" }));
 		assert.equal(8, xml.facts(st.message { from = "r@c", type = "error" }));
 		assert.equal(1 + 512, xml.facts(st.presence { from = "r@c/n" }));
@@ -60,37 +62,30 @@ describe("serialize", function ()
 	end);
 end);
 
-describe("same", function ()
-	local stanza, frozen;
-	before_each(function ()
-		stanza = presence({ from = "r@c/n", to = "u@b/r" }, "100"):tag("show"):text("away"):up();
-		frozen = xml.freeze(stanza);
-	end);
-
-	it("holds while only the addressee changes", function ()
-		stanza.attr.to = "v@b/r";
-		assert.is_true(xml.same(stanza, frozen));
-	end);
-
-	it("ends when status 110 is added to the very object", function ()
-		stanza.tags[1]:reset():tag("status", { code = "110" }):up();
-		assert.is_false(xml.same(stanza, frozen));
-	end);
-
-	it("ends with a type, a text, an attribute or a child", function ()
-		for _, change in ipairs {
-			function () stanza.attr.type = "unavailable"; end;
-			function () stanza.tags[2][1] = "dnd"; end;
-			function () stanza.tags[1].tags[1].attr.code = "110"; end;
-			function () stanza.tags[1].tags[1].attr.to = "x"; end;
-			function () stanza:reset():tag("c"):up(); end;
-			function () stanza.attr.from = nil; end;
+describe("packing", function ()
+	it("gives back what it got, to the last tag", function ()
+		local deep, wide = st.message { from = "r@c/n" }, { xmlns = "urn:x" };
+		for _ = 1, 150 do deep:tag("a"); end
+		for n = 1, 40 do wide["a" .. n] = "<&'\">"; end
+		for _, stanza in ipairs {
+			st.presence { from = "r@c/n", ["xml:lang"] = "de" }:tag("show"):text("<xa> & 'ü'"):up():text("mixed"):tag("b"):up(),
+			st.message { from = "r@c/n" }:body(("x"):rep(100000)), deep:reset(), st.message { from = "r@c" }:tag("w", wide):up(),
 		} do
-			stanza = presence({ from = "r@c/n", to = "u@b/r" }, "100"):tag("show"):text("away"):up();
-			frozen = xml.freeze(stanza);
-			change();
-			assert.is_false(xml.same(stanza, frozen));
+			local back = unpack(pack(stanza));
+			assert.equal(xml.serialize(stanza), xml.serialize(back));
+			assert.equal(#stanza.tags, #back.tags);
+			assert.equal(back[1], back.tags[1]);
+			assert.equal(getmetatable(stanza), getmetatable(back));
+			assert.equal(xml.serialize(st.clone(stanza)), xml.serialize(st.clone(back)));
 		end
+	end);
+
+	it("takes no bytes that it has not made", function ()
+		local bytes = pack(st.message { from = "r@c/n" }:body("x"));
+		for cut = 0, #bytes - 1 do
+			assert.error(function () unpack(bytes:sub(1, cut)); end);
+		end
+		assert.error(function () unpack(bytes .. "E"); end);
 	end);
 end);
 
@@ -100,11 +95,11 @@ describe("a carried stanza", function ()
 		return parse((tostring(stanza):gsub("^<message", "<message xmlns='jabber:server'")));
 	end
 
-	local function carry(stanza)
+	local function carry(stanza, slot)
 		local body = xml.build({ name = "envelope", attr = { seq = "1" }, { name = "enter", attr = { i = "1" } },
-			{ name = "cast", attr = {}, payload = 1 } }, function () return stanza; end);
+			{ name = "cast", attr = { slot = slot }, payload = 1 } }, function () return stanza; end);
 		local carrier = over_stream(st.message { from = "r@c", to = "b" }:add_child(body));
-		return xml.open(carrier:get_child("envelope", xml.xmlns));
+		return xml.open(carrier:get_child("envelope", xml.xmlns), nil, pack);
 	end
 
 	it("comes out as it went in", function ()
@@ -114,8 +109,18 @@ describe("a carried stanza", function ()
 		assert.equal("x", payloads[2]:get_child_text("body"));
 		assert.is_nil(payloads[2].attr.xmlns);
 		assert.equal("urn:x", payloads[2]:get_child("x", "urn:x").tags[1].attr.xmlns);
-		assert.same({ 0 + 512, "r@c/n", false }, described[2]);
+		assert.same({ 16 + 512, "r@c/n", false }, described[2]);
 		assert.is_nil(stanza.attr.xmlns);
+	end);
+
+	it("is written down where it is to be kept", function ()
+		local stanza = st.presence { from = "r@c/n", ["xml:lang"] = "de" }:tag("show"):text("xa"):up()
+			:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):tag("message", { xmlns = "jabber:client" }):up():up();
+		local payloads, described = carry(stanza, "7");
+		local kept = unpack(described[2][4]);
+		assert.equal(xml.serialize(stanza), xml.serialize(kept));
+		assert.equal(xml.serialize(payloads[2]), xml.serialize(kept));
+		assert.is_nil(select(2, carry(stanza))[2][4]);
 	end);
 
 	it("keeps the namespace of a stanza that it forwards", function ()

@@ -84,6 +84,7 @@ struct Primary {
     room: Room,
     sessions: Vec<String>,
     events: u32,
+    stanzas: u128,
 }
 
 impl Primary {
@@ -105,7 +106,7 @@ impl Primary {
             }
         }
         assert_eq!(linked, servers, "every domain is linked");
-        let mut primary = Primary { room, sessions, events: 0 };
+        let mut primary = Primary { room, sessions, events: 0, stanzas: 0 };
         let sessions = primary.sessions.clone();
         let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
         // Whoever was not in the set-up enters with the first event.
@@ -117,33 +118,50 @@ impl Primary {
         let held = self.room.capture_many(NOW, to, facts);
         assert!(held.iter().all(|held| *held), "a link for each");
         let copies: Vec<(&str, u32)> = to.iter().map(|to| (*to, 0)).collect();
-        self.event(vec![payload(facts)], &copies)
+        let message = payload(facts, self.fresh());
+        self.event(vec![message], &copies)
     }
 
     fn join(&mut self, who: &str, others: &[&str]) {
         let list = u32::try_from(others.len()).expect("few");
-        let mut payloads: Vec<PayloadIn> = others.iter().map(|_| payload(PRESENCE)).collect();
-        payloads.extend([payload(PRESENCE), payload(ENTERED)]);
+        // The list is what it was for the one before.
+        let mut stanzas: Vec<Stanza> = (0..list).map(|n| (PRESENCE, n.into())).collect();
+        stanzas.extend([(PRESENCE, self.fresh()), (ENTERED, self.fresh())]);
         let mut copies: Vec<(&str, u32)> = (0..list).map(|n| (who, n)).collect();
         copies.extend(others.iter().map(|to| (*to, list)));
         copies.push((who, list + 1));
-        self.capture(&copies, &payloads);
+        let payloads = self.capture(&copies, &stanzas);
         black_box(self.event(payloads, &copies));
     }
 
     fn leave(&mut self, who: &str, others: &[&str]) {
-        let payloads = vec![payload(GONE), payload(LEFT)];
+        let stanzas = [(GONE, self.fresh()), (LEFT, self.fresh())];
         let mut copies: Vec<(&str, u32)> = others.iter().map(|to| (*to, 0)).collect();
         copies.push((who, 1));
-        self.capture(&copies, &payloads);
+        let payloads = self.capture(&copies, &stanzas);
         black_box(self.event(payloads, &copies));
     }
 
-    fn capture(&mut self, copies: &[(&str, u32)], payloads: &[PayloadIn]) {
+    /// As a host does it: what the core has is not handed over again.
+    fn capture(&mut self, copies: &[(&str, u32)], stanzas: &[Stanza]) -> Vec<PayloadIn> {
+        let mut payloads: Vec<Option<PayloadIn>> = stanzas.iter().map(|_| None).collect();
         for (to, token) in copies {
-            let verdict = self.room.capture(NOW, to, payloads[*token as usize].facts);
-            assert_eq!(verdict, Verdict::Hold);
+            let (facts, digest) = stanzas[*token as usize];
+            assert_eq!(self.room.capture(NOW, to, facts), Verdict::Hold);
+            payloads[*token as usize].get_or_insert_with(|| {
+                match facts.is_lasting().then(|| self.room.recall(to, digest)).flatten() {
+                    Some(id) => PayloadIn::Known(id),
+                    None => payload(facts, digest),
+                }
+            });
         }
+        payloads.into_iter().flatten().collect()
+    }
+
+    /// The digest of something that was never sent before.
+    fn fresh(&mut self) -> u128 {
+        self.stanzas += 1;
+        1 << 64 | self.stanzas
     }
 
     /// An event, and from time to time what the replicas acknowledge.
@@ -187,13 +205,20 @@ fn shared() -> Arc<Shared> {
 
 /// A replica's consent.
 fn accept(epoch: &str) -> Element<Incoming> {
-    Element::new("link").with("epoch", epoch).with("max-bytes", 262_144).with("slots", 0)
+    Element::new("link")
+        .with("epoch", epoch)
+        .with("max-bytes", 262_144)
+        .with("slots", 1_000_000)
+        .with("slot-bytes", 1_u64 << 30)
 }
 
 fn carried(facts: Facts) -> Incoming {
-    Incoming { facts, from: format!("{ROOM}/user0"), has_to: false }
+    Incoming { facts, from: format!("{ROOM}/user0"), has_to: false, packed: None }
 }
 
-fn payload(facts: Facts) -> PayloadIn {
-    PayloadIn { bytes: vec![b'x'; 400], facts }
+/// Facts and digest.
+type Stanza = (Facts, u128);
+
+fn payload(facts: Facts, digest: u128) -> PayloadIn {
+    PayloadIn::New { bytes: vec![b'x'; 400], facts, nick: format!("user{digest}"), digest }
 }

@@ -48,7 +48,8 @@ pub enum Action {
         /// The domain.
         domain: Arc<str>,
     },
-    /// \[fail\] Make the room believe that a stanza to each of these has bounced.
+    /// \[fail\] Make the room believe that a stanza to each of these has bounced. Comes after all
+    /// others: what the room sends upon it must not overtake them.
     Fail {
         /// Full JIDs of occupants.
         to: Vec<Arc<str>>,
@@ -57,6 +58,14 @@ pub enum Action {
     Deliver {
         /// Position of the operation among the envelope's children.
         op: usize,
+        /// Full JIDs of local sessions.
+        to: Vec<Arc<str>>,
+    },
+    /// \[replay\] Hand these stanzas to local sessions, each session all of them in this order, as if
+    /// each had come alone.
+    Replay {
+        /// As they were in [`crate::Incoming::packed`].
+        stanzas: Vec<Arc<[u8]>>,
         /// Full JIDs of local sessions.
         to: Vec<Arc<str>>,
     },

@@ -110,6 +110,14 @@ options! {
     retry_max: Millis 3600000, 1000..=86400000;
     /// Occupants of one link.
     max_audience: Count 50000, 2..=1000000;
+    /// Stanzas that the replica of a link keeps for being replayed by number; 0 turns that off.
+    max_slots: Count 20000, 0..=1000000;
+    /// Messages among them.
+    max_slot_messages: Count 256, 0..=100000;
+    /// Bytes of the stanzas kept for one link.
+    max_slot_bytes: Bytes 16777216, 0..=4294967296;
+    /// Bytes of the stanzas that a replica keeps for all its links.
+    max_slot_bytes_total: Bytes 268435456, 0..=68719476736;
     /// Links that a replica accepts in all.
     max_links: Count 10000, 1..=1000000;
     /// Links that a replica accepts from one domain.

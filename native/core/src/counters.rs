@@ -23,6 +23,10 @@ counters! {
     CastsSent = "casts_sent",
     /// `only` operations sent.
     OnlysSent = "onlys_sent",
+    /// Copies among the carried ones that went as numbers of slots.
+    CopiesReplayed = "copies_replayed",
+    /// Slots that replicas have dropped by themselves or did not have.
+    SlotsLost = "slots_lost",
     /// Links that came up at the primary.
     LinksUp = "links_up",
     /// Links that ended at the primary.
@@ -49,6 +53,10 @@ counters! {
     EnvelopesReceived = "envelopes_received",
     /// Copies delivered to local sessions.
     CopiesDelivered = "copies_delivered",
+    /// Deliveries withheld because a slot was missing; the primary repeats them.
+    SlotsMissing = "slots_missing",
+    /// Stanzas not kept for replay for want of room.
+    SlotsDropped = "slots_dropped",
     /// Envelopes refused for an unknown epoch.
     UnknownEpochs = "unknown_epochs",
     /// Envelopes refused for a gap in the sequence.

@@ -1,6 +1,6 @@
 //! XML of the dmuc vocabulary, without an XML library: the hosts have parsed and will write it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::Facts;
 
@@ -61,11 +61,21 @@ impl<P> Element<P> {
 
 /// A stanza of the room as the host hands it over.
 #[derive(Clone, Debug)]
-pub struct PayloadIn {
-    /// Its XML without `to`.
-    pub bytes: Vec<u8>,
-    /// What the host read off it.
-    pub facts: Facts,
+pub enum PayloadIn {
+    /// The stanza itself.
+    New {
+        /// Its XML without `to`.
+        bytes: Vec<u8>,
+        /// What the host read off it.
+        facts: Facts,
+        /// Resource of its `from`; empty for the room itself.
+        nick: String,
+        /// Names the content: equal for two stanzas only if they are equal but for `to`. Payloads are
+        /// recognised by it, so nobody may be able to make two of one digest.
+        digest: u128,
+    },
+    /// A payload that [`crate::Room::recall`] has told the id of, since the event before.
+    Known(u64),
 }
 
 /// A stanza of the room, shared by every operation that names it.
@@ -73,16 +83,38 @@ pub struct PayloadIn {
 pub struct Payload(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     id: u64,
     bytes: Box<[u8]>,
     facts: Facts,
+    nick: Box<str>,
+    digest: u128,
 }
 
+/// A [`Payload`] that may be gone.
+pub(crate) type Former = Weak<Inner>;
+
 impl Payload {
-    pub(crate) fn new(id: u64, payload: PayloadIn) -> Self {
-        let PayloadIn { bytes, facts } = payload;
-        Payload(Arc::new(Inner { id, bytes: bytes.into_boxed_slice(), facts }))
+    pub(crate) fn new(id: u64, bytes: Vec<u8>, facts: Facts, nick: &str, digest: u128) -> Self {
+        let bytes = bytes.into_boxed_slice();
+        Payload(Arc::new(Inner { id, bytes, facts, nick: nick.into(), digest }))
+    }
+
+    pub(crate) fn downgrade(&self) -> Former {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn upgrade(former: &Former) -> Option<Self> {
+        former.upgrade().map(Payload)
+    }
+
+    pub(crate) fn digest(&self) -> u128 {
+        self.0.digest
+    }
+
+    /// Resource of its `from`.
+    pub(crate) fn nick(&self) -> &str {
+        &self.0.nick
     }
 
     /// Number of this payload in its room, never used twice.
@@ -110,4 +142,7 @@ pub struct Incoming {
     pub from: String,
     /// Whether it has a `to`, which no carried stanza may have.
     pub has_to: bool,
+    /// The stanza in a form of the host's own, from which [`crate::Action::Replay`] makes it again;
+    /// wanted where the operation has a `slot`.
+    pub packed: Option<Box<[u8]>>,
 }

@@ -23,6 +23,8 @@ impl Facts {
     pub const ERROR: u32 = 2 << 2;
     /// Presence of another type (subscription, probe).
     pub const OTHER: u32 = 3 << 2;
+    /// A message with `type='groupchat'`.
+    pub const GROUPCHAT: u32 = 4 << 2;
     /// XEP-0045 status code 110: the presence is the recipient's own.
     pub const CODE_110: u32 = 1 << 5;
     /// XEP-0045 status code 303: a nick change.
@@ -77,6 +79,17 @@ impl Facts {
     pub fn is_others_presence(self) -> bool {
         (self.is_available() || (self.is_unavailable() && self.has(Self::NICK)))
             && !self.has(Self::CODE_110)
+    }
+
+    /// A message of a room to its occupants.
+    pub fn is_groupchat(self) -> bool {
+        self.0 & (Self::KIND | Self::TYPE) == Self::MESSAGE | Self::GROUPCHAT
+    }
+
+    /// Whether it can be wanted again: the presence of another occupant, or what a room has said to
+    /// all (XEP-0045 sections 7.2.3 and 7.2.13). Never what tells the recipient of his own stay.
+    pub fn is_lasting(self) -> bool {
+        self.is_groupchat() || self.is_available() && !self.has(Self::CODE_110)
     }
 
     /// Whether the payload tells a real JID.

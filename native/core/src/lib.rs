@@ -38,6 +38,7 @@ pub mod ops;
 mod planted;
 mod replica;
 mod room;
+mod slots;
 mod support;
 mod time;
 
@@ -58,4 +59,4 @@ pub use time::Millis;
 pub const NS: &str = "urn:xmpp:tmp:dmuc:1";
 
 /// Number of the interface between core and wrappers; both sides compare it at load.
-pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 1 };
+pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 2 };

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use crate::audience::{Class, Scope};
+use crate::slots::SlotList;
 use crate::{Element, indexes, jid};
 
+/// Why a session is refused for the time being.
+const MISSING: &str = "missing";
 /// Longest epoch that is read.
 const MAX_EPOCH: usize = 64;
 
@@ -46,12 +49,12 @@ pub(crate) enum Op<P> {
     },
     /// Deliver what these slots hold.
     Replay {
-        index: u32,
-        slots: String,
+        indexes: RoaringBitmap,
+        slots: SlotList,
     },
     /// Forget what these slots hold.
     Drop {
-        slots: String,
+        slots: SlotList,
     },
     /// The epoch is over; the occupants are served plainly from here on.
     End,
@@ -90,10 +93,10 @@ impl<P: Clone> Op<P> {
                 element.payload = Some(payload.clone());
                 element
             }
-            Op::Replay { index, slots } => {
-                Element::new("replay").with("i", index).with("slots", slots)
-            }
-            Op::Drop { slots } => Element::new("drop").with("slots", slots),
+            Op::Replay { indexes, slots } => Element::new("replay")
+                .with("i", indexes::write(indexes))
+                .with("slots", slots.write()),
+            Op::Drop { slots } => Element::new("drop").with("slots", slots.write()),
             Op::End => Element::new("end"),
         }
     }
@@ -102,7 +105,7 @@ impl<P: Clone> Op<P> {
     pub fn read(element: &Element<P>, bound: u32) -> Option<Self> {
         let index = || indexes::number(element.attr("i")?);
         let slot = || match element.attr("slot") {
-            Some(slot) => indexes::long(slot).map(Some),
+            Some(slot) => indexes::long(slot).filter(|slot| *slot > 0).map(Some),
             None => Some(None),
         };
         let class = || Class::parse(element.attr("class")?);
@@ -133,8 +136,11 @@ impl<P: Clone> Op<P> {
                 slot: slot()?,
                 payload: element.payload.clone()?,
             },
-            "replay" => Op::Replay { index: index()?, slots: element.attr("slots")?.to_owned() },
-            "drop" => Op::Drop { slots: element.attr("slots")?.to_owned() },
+            "replay" => Op::Replay {
+                indexes: indexes::parse(element.attr("i")?, bound).filter(|set| !set.is_empty())?,
+                slots: SlotList::parse(element.attr("slots")?)?,
+            },
+            "drop" => Op::Drop { slots: SlotList::parse(element.attr("slots")?)? },
             "end" => Op::End,
             _ => return None,
         })
@@ -193,6 +199,8 @@ pub(crate) struct LinkAccept {
     pub max_bytes: u64,
     /// Slots the replica keeps; 0 means that no operation may carry a slot.
     pub slots: u64,
+    /// Bytes of stanzas it keeps in them.
+    pub slot_bytes: u64,
     /// Indexes of the set-up that have no consent.
     pub refused: RoaringBitmap,
 }
@@ -202,7 +210,8 @@ impl LinkAccept {
         let mut element = Element::new("link")
             .with("epoch", &self.epoch)
             .with("max-bytes", self.max_bytes)
-            .with("slots", self.slots);
+            .with("slots", self.slots)
+            .with("slot-bytes", self.slot_bytes);
         if !self.refused.is_empty() {
             element.children.push(Element::new("refuse").with("i", indexes::write(&self.refused)));
         }
@@ -221,6 +230,7 @@ impl LinkAccept {
             epoch: epoch(element)?.to_owned(),
             max_bytes: indexes::long(element.attr("max-bytes")?)?,
             slots: indexes::long(element.attr("slots")?)?,
+            slot_bytes: indexes::long(element.attr("slot-bytes")?)?,
             refused,
         })
     }
@@ -236,6 +246,8 @@ pub(crate) struct Refused {
     pub seq: u64,
     /// Index of the session.
     pub index: u32,
+    /// Only because a slot was missing: the session may enter again.
+    pub missing: bool,
 }
 
 /// What a replica tells the primary about a link.
@@ -246,6 +258,8 @@ pub(crate) struct Report {
     pub ack: u64,
     /// Sessions that are not served, oldest first.
     pub refused: Vec<Refused>,
+    /// Slots that hold nothing, whatever they were given.
+    pub dropped: SlotList,
     /// The replica ends the link; nothing after `ack` has been or will be handled.
     pub bye: bool,
 }
@@ -253,10 +267,12 @@ pub(crate) struct Report {
 impl Report {
     pub fn write<P>(&self) -> Element<P> {
         let mut element = Element::new("report").with("epoch", &self.epoch).with("ack", self.ack);
-        for Refused { number, seq, index } in &self.refused {
-            element
-                .children
-                .push(Element::new("refuse").with("n", number).with("i", index).with("seq", seq));
+        for Refused { number, seq, index, missing } in &self.refused {
+            let refuse = Element::new("refuse").with("n", number).with("i", index).with("seq", seq);
+            element.children.push(refuse.with_some("reason", missing.then_some(MISSING)));
+        }
+        if !self.dropped.is_empty() {
+            element.children.push(Element::new("dropped").with("slots", self.dropped.write()));
         }
         if self.bye {
             element.children.push(Element::new("bye"));
@@ -279,7 +295,9 @@ impl Report {
                     number: indexes::long(child.attr("n")?)?,
                     seq: indexes::long(child.attr("seq")?)?,
                     index: indexes::number(child.attr("i")?)?,
+                    missing: child.attr("reason") == Some(MISSING),
                 }),
+                "dropped" => report.dropped = SlotList::parse(child.attr("slots")?)?,
                 "bye" => report.bye = true,
                 // A later version may say more; what is not understood changes nothing here.
                 _ => {}
@@ -313,8 +331,8 @@ mod tests {
                 payload: 2,
             },
             Op::Only { indexes: set(&[5]), slot: None, payload: 3 },
-            Op::Replay { index: 5, slots: "1-3".into() },
-            Op::Drop { slots: "1".into() },
+            Op::Replay { indexes: set(&[5, 7]), slots: [9, 1, 2, 3].into_iter().collect() },
+            Op::Drop { slots: [1].into_iter().collect() },
             Op::End,
         ];
         for op in all {
@@ -353,14 +371,20 @@ mod tests {
             max_bytes: 5,
         };
         assert_eq!(LinkOffer::read(&offer.write::<u8>()), Some(offer));
-        let accept =
-            LinkAccept { epoch: "e1".into(), max_bytes: 9, slots: 0, refused: set(&[1, 4]) };
+        let accept = LinkAccept {
+            epoch: "e1".into(),
+            max_bytes: 9,
+            slots: 3,
+            slot_bytes: 4,
+            refused: set(&[1, 4]),
+        };
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 5), Some(accept.clone()));
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 4), None, "index out of range");
         let report = Report {
             epoch: "e1".into(),
             ack: 7,
-            refused: vec![Refused { number: 1, seq: 6, index: 2 }],
+            refused: vec![Refused { number: 1, seq: 6, index: 2, missing: true }],
+            dropped: [4, 5].into_iter().collect(),
             bye: true,
         };
         assert_eq!(Report::read(&report.write::<u8>()), Some(report));

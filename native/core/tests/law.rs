@@ -11,6 +11,8 @@ use sim::World;
 #[derive(Clone, Debug)]
 enum Step {
     Join(u8, u8),
+    /// Every session of a domain that is not in the room, one after the other.
+    Storm(u8),
     Leave(u8),
     Close(u8),
     Say(u8),
@@ -79,6 +81,17 @@ fn unloading_primary() -> impl Strategy<Value = Step> {
     prop_oneof![12 => peaceful(), 1 => Just(Step::UnloadPrimary), 2 => Just(Step::LoadPrimary)]
 }
 
+/// Many who come and go in rooms that are linked, so that there is much to be replayed.
+fn storming() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => reloading(),
+        1 => (0u8..2).prop_map(Step::Storm),
+        2 => any::<u8>().prop_map(Step::Leave),
+        1 => (0u8..2, 20u8..60).prop_map(|(h, n)| Step::Down(h, n)),
+        1 => (0u8..2, 20u8..60).prop_map(|(h, n)| Step::Up(h, n)),
+    ]
+}
+
 fn options() -> Vec<(&'static str, u64)> {
     vec![("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000), ("max_envelope_bytes", 4096)]
 }
@@ -95,6 +108,14 @@ fn run(world: &mut World, steps: &[Step]) {
             Step::Join(s, nick) => {
                 let (home, name) = session(s);
                 world.homes[home].join(world.now, &name, &format!("n{nick}"));
+            }
+            Step::Storm(home) => {
+                for s in (0..12).filter(|s| s % 2 == home) {
+                    let (home, name) = session(s);
+                    if !world.muc.sessions().contains(&name) {
+                        world.homes[home].join(world.now, &name, &format!("s{s}"));
+                    }
+                }
             }
             Step::Leave(s) => {
                 let (home, name) = session(s);
@@ -158,6 +179,16 @@ fn live(steps: &[Step], seed: u64, options: &[(&str, u64)]) -> World {
     world
 }
 
+/// The same in a room that is linked with both domains.
+fn from_a_link(steps: Vec<Step>) -> Vec<Step> {
+    let mut all = vec![Step::Join(0, 0), Step::Join(2, 1), Step::Join(1, 2), Step::Join(3, 3)];
+    for _ in 0..4 {
+        all.extend([Step::Up(0, 9), Step::Up(1, 9), Step::Down(0, 60), Step::Down(1, 60)]);
+    }
+    all.extend(steps);
+    all
+}
+
 /// 256 cases each, or `PROPTEST_CASES`; a failing case is kept beside this file.
 fn config() -> ProptestConfig {
     ProptestConfig {
@@ -189,6 +220,37 @@ proptest! {
         let world = live(&steps, seed, &options());
         prop_assert_eq!(world.verdict(), Ok(()));
         prop_assert_eq!(world.failed, 0);
+    }
+
+    /// There is too little room for slots, at both ends or at the replica alone: what is missing comes
+    /// in full, and never anything else in its place.
+    #[test]
+    fn with_little_room_for_slots(
+        steps in prop::collection::vec(storming(), 0..120), seed: u64,
+        slots in 0u64..40, messages in 0u64..4, total in 0u64..40
+    ) {
+        let room = vec![
+            ("max_slots", slots),
+            ("max_slot_messages", messages),
+            // The stanzas of the simulation have eight bytes each.
+            ("max_slot_bytes_total", 8 * total),
+        ];
+        let world = live(&from_a_link(steps), seed, &[options(), room].concat());
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed, 0);
+        prop_assert_eq!(world.shared.counters.get(Counter::ComposeMismatches), 0);
+    }
+
+    /// Storms in which streams break.
+    #[test]
+    fn with_storms_over_broken_streams(
+        steps in prop::collection::vec(
+            prop_oneof![12 => storming(), 1 => (0u8..2).prop_map(Step::Cut)], 0..120
+        ), seed: u64, total in 0u64..40
+    ) {
+        let room = vec![("max_slot_bytes_total", 8 * total)];
+        let world = live(&from_a_link(steps), seed, &[impatient(), room].concat());
+        prop_assert_eq!(world.verdict(), Ok(()));
     }
 
     /// The primary's module comes and goes while all replicas stay.

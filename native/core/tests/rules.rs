@@ -5,69 +5,8 @@ mod sim;
 use dmuc_core::{
     Action, Bounce, Config, Counter, Element, Facts, Incoming, Millis, Replica, Room, Shared,
 };
+use sim::scene::{B, away_thrice, count, linked, operations, received, say, state, user, world};
 use sim::{Down, ROOM, Up, World};
-
-const B: &str = "b.test";
-
-fn world(options: &[(&str, u64)]) -> World {
-    let mut all = vec![("retry_min", 1000)];
-    all.extend_from_slice(options);
-    World::new(7, &[B], &all)
-}
-
-fn user(n: usize) -> String {
-    format!("u{n}@{B}/r")
-}
-
-/// A room with this many occupants at b.test, linked.
-fn linked(count: usize, options: &[(&str, u64)]) -> World {
-    let mut world = world(options);
-    for n in 0..count {
-        world.homes[0].join(world.now, &user(n), &format!("n{n}"));
-        world.quiet();
-    }
-    assert_eq!(state(&world), "linked");
-    world
-}
-
-fn state(world: &World) -> &'static str {
-    world.primary.as_ref().expect("loaded").status()[0].state
-}
-
-fn say(world: &mut World, n: usize) {
-    let copies = world.muc.say(&user(n));
-    world.happen(copies);
-}
-
-fn away_thrice(world: &mut World, n: usize) {
-    for _ in 0..3 {
-        let copies = world.muc.away(&user(n));
-        world.happen(copies);
-        world.quiet();
-    }
-}
-
-fn count(world: &World, counter: Counter) -> u64 {
-    world.shared.counters.get(counter)
-}
-
-fn received(world: &World, n: usize) -> usize {
-    world.homes[0].received.get(&user(n)).map_or(0, Vec::len)
-}
-
-/// The operations on their way to b.test, by name.
-fn operations(world: &World) -> Vec<String> {
-    world.homes[0]
-        .down
-        .iter()
-        .filter_map(|down| match down {
-            Down::Envelope { body, .. } => Some(&body.children),
-            _ => None,
-        })
-        .flatten()
-        .map(|op| op.name.clone())
-        .collect()
-}
 
 #[test]
 fn one_occupant_is_served_plainly() {
@@ -214,7 +153,12 @@ fn a_session_that_the_room_does_not_remove_is_served_plainly_in_the_end() {
     let room = world.primary.as_mut().expect("loaded");
     let now = world.now;
     // The host is told of a failure and does nothing about it.
-    let payload = dmuc_core::PayloadIn { bytes: b"<message/>".to_vec(), facts: Facts(0) };
+    let payload = dmuc_core::PayloadIn::New {
+        bytes: b"<message/>".to_vec(),
+        facts: Facts(0),
+        nick: String::new(),
+        digest: 1,
+    };
     let (to, other) = (user(0), user(1));
     let sent = room.event(now, vec![payload], &[(&to, 0)]);
     let Some(Action::Envelope { id, .. }) = sent.list.first() else { panic!("{sent:?}") };
@@ -389,7 +333,8 @@ fn link(epoch: &str, sessions: &[String]) -> Element<Incoming> {
 
 fn cast(seq: u64) -> Element<Incoming> {
     let mut cast = Element::new("cast").with("n", 1);
-    cast.payload = Some(Incoming { facts: Facts(0), from: format!("{ROOM}/x"), has_to: false });
+    cast.payload =
+        Some(Incoming { facts: Facts(0), from: format!("{ROOM}/x"), has_to: false, packed: None });
     let mut envelope = Element::new("envelope").with("epoch", "e1").with("seq", seq);
     envelope.children.push(cast);
     envelope
@@ -441,7 +386,8 @@ fn envelopes_come_once_in_order_and_in_the_links_epoch() {
 fn an_envelope_is_taken_as_a_whole_or_not_at_all() {
     let mut replica = replica(&[]);
     replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]));
-    let payload = |from: &str, has_to| Incoming { facts: Facts(0), from: from.into(), has_to };
+    let payload =
+        |from: &str, has_to| Incoming { facts: Facts(0), from: from.into(), has_to, packed: None };
     let with = |name: &str, attrs: &[(&str, &str)], payload: Option<Incoming>| {
         let mut op = Element::new(name);
         op.attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -500,8 +446,12 @@ fn after_its_own_end_a_session_gets_nothing_more() {
     replica.incoming(Millis(1), &user(0), &format!("{ROOM}/n0"), yes);
     let mut end = cast(1);
     let facts = Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE | Facts::CODE_110;
-    end.children[0].payload =
-        Some(Incoming { facts: Facts(facts), from: format!("{ROOM}/n0"), has_to: false });
+    end.children[0].payload = Some(Incoming {
+        facts: Facts(facts),
+        from: format!("{ROOM}/n0"),
+        has_to: false,
+        packed: None,
+    });
     assert_eq!(delivered(&replica.envelope(Millis(2), ROOM, "id", &end).list), 1);
     let actions = replica.envelope(Millis(3), ROOM, "id", &cast(2)).list;
     assert_eq!(delivered(&actions), 0);

@@ -3,6 +3,8 @@
 
 mod sim;
 
+use std::collections::BTreeSet;
+
 use dmuc_core::{Element, Facts, NS, Payload};
 use sim::{Down, Up, World};
 use xmpp_parsers::jid::FullJid;
@@ -70,6 +72,18 @@ enum Op {
         #[xml(element)]
         payload: minidom::Element,
     },
+    #[xml(name = "replay")]
+    Replay {
+        #[xml(attribute)]
+        i: String,
+        #[xml(attribute)]
+        slots: String,
+    },
+    #[xml(name = "drop")]
+    Drop {
+        #[xml(attribute)]
+        slots: String,
+    },
     #[xml(name = "end")]
     End,
 }
@@ -102,6 +116,8 @@ struct Accept {
     max_bytes: u64,
     #[xml(attribute)]
     slots: u64,
+    #[xml(attribute = "slot-bytes")]
+    slot_bytes: u64,
     #[xml(child(n = ..))]
     refused: Vec<Unserved>,
 }
@@ -135,6 +151,13 @@ enum Said {
         seq: u64,
         #[xml(attribute)]
         i: u32,
+        #[xml(attribute(default))]
+        reason: Option<String>,
+    },
+    #[xml(name = "dropped")]
+    Dropped {
+        #[xml(attribute)]
+        slots: String,
     },
     #[xml(name = "bye")]
     Bye,
@@ -169,8 +192,14 @@ fn read<T: FromXml>(element: &Element<Payload>) -> T {
     xso::from_bytes(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Reads everything that is on its way; how many stanzas of dmuc that were.
-fn read_all(world: &World) -> usize {
+/// A list of slots as the schema has it.
+fn is_list(slots: &str) -> bool {
+    slots.split(' ').flat_map(|part| part.splitn(2, '-')).all(|slot| slot.parse::<u64>().is_ok())
+}
+
+/// Reads everything that is on its way; how many stanzas of dmuc that were. Notes the names of what the
+/// day must have had.
+fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
     let mut count = 0;
     for down in world.homes.iter().flat_map(|home| &home.down) {
         match down {
@@ -178,8 +207,19 @@ fn read_all(world: &World) -> usize {
                 let envelope: Envelope = read(body);
                 assert!(id.contains(&envelope.epoch) && id.ends_with(&envelope.seq.to_string()));
                 for op in envelope.ops {
-                    if let Op::Cast { payload, .. } | Op::Only { payload, .. } = op {
-                        assert!(payload.is("message", "jabber:client"));
+                    match op {
+                        Op::Cast { payload, .. } | Op::Only { payload, .. } => {
+                            assert!(payload.is("message", "jabber:client"));
+                        }
+                        Op::Replay { slots, .. } => {
+                            assert!(is_list(&slots), "{slots}");
+                            met.insert("replay");
+                        }
+                        Op::Drop { slots } => {
+                            assert!(is_list(&slots), "{slots}");
+                            met.insert("drop");
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -198,11 +238,24 @@ fn read_all(world: &World) -> usize {
                 let Announce = read(body);
             }
             Up::Dmuc { body } => {
-                let _: Report = read(body);
+                let report: Report = read(body);
+                for said in report.said {
+                    match said {
+                        Said::Refuse { reason: Some(reason), .. } => {
+                            assert_eq!(reason, "missing");
+                            met.insert("missing");
+                        }
+                        Said::Dropped { slots } => {
+                            assert!(is_list(&slots), "{slots}");
+                            met.insert("dropped");
+                        }
+                        _ => {}
+                    }
+                }
             }
             Up::Result { body: Some(body), .. } => {
                 let accept: Accept = read(body);
-                assert_eq!(accept.slots, 0);
+                assert!(accept.slots > 0 && accept.slot_bytes > 0);
             }
             _ => continue,
         }
@@ -213,7 +266,15 @@ fn read_all(world: &World) -> usize {
 
 #[test]
 fn everything_on_the_wire_is_of_the_schema() {
-    let mut world = World::new(3, &["b.test", "c.test"], &[("retry_min", 1000), ("ack_every", 2)]);
+    let options = [
+        ("retry_min", 1000),
+        ("ack_every", 2),
+        ("max_slots", 30),
+        // The stanzas of the simulation have eight bytes each.
+        ("max_slot_bytes_total", 8),
+    ];
+    let mut world = World::new(3, &["b.test", "c.test"], &options);
+    let mut met = BTreeSet::new();
     let mut seen = 0;
     // A day in the life, every step looked at while its stanzas are on their way.
     for step in 0..200usize {
@@ -247,11 +308,11 @@ fn everything_on_the_wire_is_of_the_schema() {
                 world.happen(copies);
             }
         }
-        seen += read_all(&world);
+        seen += read_all(&world, &mut met);
         for home in 0..2 {
             for _ in 0..step % 7 {
                 world.arrive_down(home);
-                seen += read_all(&world);
+                seen += read_all(&world, &mut met);
                 world.arrive_up(home);
             }
         }
@@ -261,7 +322,8 @@ fn everything_on_the_wire_is_of_the_schema() {
     world.quiet();
     assert_eq!(world.verdict(), Ok(()));
     world.unload_primary();
-    assert!(read_all(&world) > 0, "the links end");
+    assert!(read_all(&world, &mut met) > 0, "the links end");
+    assert_eq!(met.into_iter().collect::<Vec<_>>(), ["drop", "dropped", "missing", "replay"]);
     // The schema says what the constants say.
     assert_eq!(SCHEMA, NS);
     assert_eq!(Facts::default(), Facts(0));

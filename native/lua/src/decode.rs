@@ -16,12 +16,15 @@ pub fn facts(bits: u32) -> Facts {
     Facts(bits)
 }
 
-/// Reads `{ facts, from, has_to }`, what the wrapper says about a carried stanza.
+/// Reads `{ facts, from, has_to, packed }`, what the wrapper says about a carried stanza.
 fn incoming(described: &LuaTable) -> LuaResult<Incoming> {
     Ok(Incoming {
         facts: facts(described.raw_get(1)?),
         from: described.raw_get(2)?,
         has_to: described.raw_get(3)?,
+        packed: described
+            .raw_get::<Option<LuaString>>(4)?
+            .map(|packed| packed.as_bytes().as_ref().into()),
     })
 }
 

@@ -80,6 +80,15 @@ fn action(lua: &Lua, token: Token<'_>, from: &Action) -> LuaResult<LuaTable> {
             to.raw_set("to", jids(lua, sessions)?)?;
             "deliver"
         }
+        Action::Replay { stanzas, to: sessions } => {
+            let stanzas = stanzas.iter().map(|stanza| lua.create_string(stanza));
+            to.raw_set(
+                "stanzas",
+                lua.create_sequence_from(stanzas.collect::<LuaResult<Vec<_>>>()?)?,
+            )?;
+            to.raw_set("to", jids(lua, sessions)?)?;
+            "replay"
+        }
         Action::Report { to: room, id, body } => {
             to.raw_set("to", &**room)?;
             to.raw_set("id", id.as_str())?;

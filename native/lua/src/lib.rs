@@ -7,7 +7,9 @@
 mod decode;
 mod encode;
 mod handle;
+mod inspect;
 mod logs;
+mod pack;
 mod primary;
 mod replica;
 
@@ -72,6 +74,10 @@ fn dmuc_native(lua: &Lua) -> LuaResult<LuaTable> {
     module.set("support", lua.create_function(primary::support)?)?;
     module.set("room", lua.create_function(primary::room)?)?;
     module.set("replica", lua.create_function(replica::replica)?)?;
+    module.set("inspect", lua.create_function(inspect::inspect)?)?;
+    module.set("pack", lua.create_function(pack::pack)?)?;
+    module.set("unpack", lua.create_function(pack::unpack)?)?;
+    module.set("digest", lua.create_function(inspect::of_bytes)?)?;
     module.set("is_envelope_id", lua.create_function(primary::is_envelope_id)?)?;
     module.set("drain_log", lua.create_function(logs::drain)?)?;
     Ok(module)

@@ -7,6 +7,7 @@ use crate::SharedHandle;
 use crate::decode::{self, facts, millis};
 use crate::encode;
 use crate::handle::Handle;
+use crate::inspect;
 
 /// `is_envelope_id(id)`: whether an error with this id may be about an envelope.
 pub fn is_envelope_id(_: &Lua, id: LuaString) -> LuaResult<bool> {
@@ -50,6 +51,30 @@ impl LuaUserData for SupportHandle {
     }
 }
 
+/// Payloads, and of each copy the recipient and the position of its payload, counted from one.
+type Held = (Vec<PayloadIn>, Vec<LuaString>, Vec<u32>);
+
+/// Reads `{ bytes, facts, nicks, digests, to, position }`, each a sequence: see buffer.lib.lua. In `bytes`
+/// the id that `capture` has told stands for the XML of a payload that the core has.
+fn held(lua: &Lua, buffer: &LuaTable) -> LuaResult<Held> {
+    let all = |name| buffer.raw_get::<LuaTable>(name);
+    let (bytes, bits, nicks, digests) =
+        (all("bytes")?, all("facts")?, all("nicks")?, all("digests")?);
+    let mut payloads = Vec::with_capacity(bytes.raw_len());
+    for n in 1..=bytes.raw_len() {
+        payloads.push(match bytes.raw_get(n)? {
+            LuaValue::String(bytes) => PayloadIn::New {
+                bytes: bytes.as_bytes().to_vec(),
+                facts: facts(bits.raw_get(n)?),
+                nick: nicks.raw_get(n)?,
+                digest: inspect::number(&digests.raw_get(n)?)?,
+            },
+            id => PayloadIn::Known(u64::from_lua(id, lua)?),
+        });
+    }
+    Ok((payloads, buffer.raw_get("to")?, buffer.raw_get("position")?))
+}
+
 pub struct RoomHandle(Handle<Room>);
 
 /// `room(jid, seed, shared)`
@@ -72,15 +97,21 @@ impl RoomHandle {
 impl LuaUserData for RoomHandle {
     fn add_methods<M: LuaUserDataMethods<Self>>(methods: &mut M) {
         methods.add_method("alive", |_, this, ()| Ok(this.0.alive()));
-        // 0: pass; 1: hold; 2: pass, and an event is due.
-        methods.add_method_mut("capture", |_, this, (now, to, bits): (u64, LuaString, u32)| {
-            let to = to.to_str()?;
-            Ok(match this.0.call(|room| room.capture(millis(now), &to, facts(bits)))? {
-                Verdict::Pass => 0,
-                Verdict::Hold => 1,
-                Verdict::PassPoll => 2,
-            })
-        });
+        // capture(now, to, facts, digest): 0: pass; 1: hold; 2: pass, and an event is due. With 1 comes the
+        // id of an equal payload that the core has, if it has one.
+        methods.add_method_mut(
+            "capture",
+            |_, this, (now, to, bits, digest): (u64, LuaString, u32, LuaString)| {
+                let (to, facts) = (to.to_str()?, facts(bits));
+                let digest = inspect::number(&digest)?;
+                this.0.call(|room| match room.capture(millis(now), &to, facts) {
+                    Verdict::Pass => (0, None),
+                    Verdict::Hold if facts.is_lasting() => (1, room.recall(&to, digest)),
+                    Verdict::Hold => (1, None),
+                    Verdict::PassPoll => (2, None),
+                })
+            },
+        );
         methods.add_method_mut(
             "capture_many",
             |_, this, (now, to, bits): (u64, Vec<LuaString>, u32)| {
@@ -89,39 +120,21 @@ impl LuaUserData for RoomHandle {
                 this.0.call(|room| room.capture_many(millis(now), &to, facts(bits)))
             },
         );
-        // event(now, bytes[], facts[], to[], position in bytes[])
-        methods.add_method_mut(
-            "event",
-            |lua,
-             this,
-             (now, bytes, bits, to, positions): (
-                u64,
-                Vec<LuaString>,
-                Vec<u32>,
-                Vec<LuaString>,
-                Vec<u32>,
-            )| {
-                let payloads: Vec<PayloadIn> = bytes
-                    .iter()
-                    .zip(bits)
-                    .map(|(bytes, bits)| PayloadIn {
-                        bytes: bytes.as_bytes().to_vec(),
-                        facts: facts(bits),
-                    })
-                    .collect();
-                let to = to.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
-                if to.len() != positions.len()
-                    || positions.iter().any(|n| *n == 0 || *n as usize > payloads.len())
-                {
-                    return Err(LuaError::runtime("dmuc: a copy names no payload"));
-                }
-                let copies: Vec<(&str, u32)> =
-                    to.iter().map(|jid| &**jid).zip(positions.iter().map(|n| n - 1)).collect();
-                let actions = this.0.call(|room| room.event(millis(now), payloads, &copies))?;
-                let room = this.0.get()?;
-                encode::actions(lua, &|payload| room.token_of(payload), &actions)
-            },
-        );
+        // event(now, held): see `held`.
+        methods.add_method_mut("event", |lua, this, (now, buffer): (u64, LuaTable)| {
+            let (payloads, to, positions) = held(lua, &buffer)?;
+            let to = to.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
+            if to.len() != positions.len()
+                || positions.iter().any(|n| *n == 0 || *n as usize > payloads.len())
+            {
+                return Err(LuaError::runtime("dmuc: a copy names no payload"));
+            }
+            let copies: Vec<(&str, u32)> =
+                to.iter().map(|jid| &**jid).zip(positions.iter().map(|n| n - 1)).collect();
+            let actions = this.0.call(|room| room.event(millis(now), payloads, &copies))?;
+            let room = this.0.get()?;
+            encode::actions(lua, &|payload| room.token_of(payload), &actions)
+        });
         methods.add_method_mut("support", |lua, this, (now, domain, yes): (u64, String, bool)| {
             this.act(lua, |room| room.support(millis(now), &domain, yes))
         });

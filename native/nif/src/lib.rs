@@ -8,6 +8,7 @@
 //! Calls whose work grows with a room rather than with one of its events run on dirty
 //! schedulers; `event` and `envelope` come in both kinds and the caller chooses by size.
 
+mod digest;
 mod logger;
 mod replica;
 mod room;

@@ -6,8 +6,8 @@ use rustler::{
     Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, Resource, ResourceArc, Term,
 };
 
-use crate::SharedHandle;
-use crate::terms::{Jids, Reuse, actions, actions_out, atoms, element_in, jid};
+use crate::terms::{Jids, Reuse, actions, actions_out, atoms, element_in, jid, text};
+use crate::{SharedHandle, digest};
 
 pub(crate) struct RoomHandle(Mutex<Room>);
 
@@ -32,13 +32,29 @@ fn room_new<'a>(
     })
 }
 
-/// `pass`, `hold` or `pass_poll`.
+/// `pass`, `pass_poll`, or what to hold: `hold` if `Stanza`, which is without `to`, is `none`, else
+/// `{hold, Digest, Id}`, with the id of an equal stanza that need not be encoded, or `undefined`.
 #[rustler::nif]
-fn room_capture(room: Handle, now: u64, to: Term, facts: u32) -> NifResult<Atom> {
-    Ok(match room.0.lock().capture(Millis(now), &jid(to)?, Facts(facts)) {
-        Verdict::Pass => atoms::pass(),
-        Verdict::Hold => atoms::hold(),
-        Verdict::PassPoll => atoms::pass_poll(),
+fn room_capture<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    to: Term<'a>,
+    facts: u32,
+    stanza: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let (to, facts) = (jid(to)?, Facts(facts));
+    let mut room = room.0.lock();
+    Ok(match room.capture(Millis(now), &to, facts) {
+        Verdict::Pass => atoms::pass().encode(env),
+        Verdict::PassPoll => atoms::pass_poll().encode(env),
+        Verdict::Hold if stanza.is_atom() => atoms::hold().encode(env),
+        Verdict::Hold => {
+            let name = digest::of(stanza);
+            let known = if facts.is_lasting() { room.recall(&to, name) } else { None };
+            let known = known.map_or_else(|| atoms::undefined().encode(env), |id| id.encode(env));
+            (atoms::hold(), digest::out(env, name), known).encode(env)
+        }
     })
 }
 
@@ -50,7 +66,7 @@ fn room_capture_many(room: Handle, now: u64, to: Term, facts: u32) -> NifResult<
     Ok(room.0.lock().capture_many(Millis(now), &jids, Facts(facts)))
 }
 
-/// `Payloads` is `[{Bytes, Facts, Xmlel}]`, `Copies` is `[{Jid, Index}]` in the room's order.
+/// `Payloads` is `[{Bytes, Facts, Nick, Digest, Xmlel} | {known, Id}]`, `Copies` is `[{Jid, Index}]` in the room's order.
 #[rustler::nif]
 fn room_event<'a>(
     env: Env<'a>,
@@ -83,8 +99,8 @@ fn event<'a>(
     let mut terms = Vec::new();
     let mut stanzas = Vec::new();
     for payload in payloads.decode::<ListIterator>()? {
-        let (bytes, facts, term): (Binary, u32, Term) = payload.decode()?;
-        stanzas.push(PayloadIn { bytes: bytes.as_slice().to_vec(), facts: Facts(facts) });
+        let (stanza, term) = payload_in(payload)?;
+        stanzas.push(stanza);
         terms.push(term);
     }
     let mut jids = Jids::default();
@@ -102,6 +118,21 @@ fn event<'a>(
     let result = room.event(Millis(now), stanzas, &copies);
     let token = |payload: &dmuc_core::Payload| room.token_of(payload);
     Ok(actions_out(env, &result, &Reuse { terms: &terms, token: &token }))
+}
+
+/// A payload, and what it is in the host's XML.
+fn payload_in<'a>(payload: Term<'a>) -> NifResult<(PayloadIn, Term<'a>)> {
+    if let Ok((_, id)) = payload.decode::<(Atom, u64)>() {
+        return Ok((PayloadIn::Known(id), payload));
+    }
+    let (bytes, facts, nick, name, xmlel): (Binary, u32, Term, Binary, Term) = payload.decode()?;
+    let stanza = PayloadIn::New {
+        bytes: bytes.as_slice().to_vec(),
+        facts: Facts(facts),
+        nick: text(nick)?.to_owned(),
+        digest: digest::back(name)?,
+    };
+    Ok((stanza, xmlel))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]

@@ -4,6 +4,7 @@
 //! the latter. XML is fast_xml's `{xmlel, Name, Attrs, Children}`.
 
 use std::str::from_utf8;
+use std::sync::Arc;
 
 use dmuc_core::{Action, Actions, Element, Facts, Incoming, NS, Payload};
 use rustler::types::tuple::{get_tuple, make_tuple};
@@ -15,7 +16,7 @@ pub(crate) mod atoms {
         yes, no, unknown, query, wait,
         pass, hold, pass_poll, refused,
         plain, envelope, setup, ask_support, support_seen, forget_support, fail,
-        deliver, report, refuse, result, setup_error, evict, consent_changed, announce,
+        deliver, replay, report, refuse, result, setup_error, evict, consent_changed, announce,
         domain, room, state, epoch, occupants, seq, unacked, reason,
     }
 }
@@ -103,15 +104,33 @@ fn bytes<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
     binary.into()
 }
 
+/// Many stanzas in one binary, each after its length in four bytes: one allocation for a long list.
+fn joined<'a>(env: Env<'a>, stanzas: &[Arc<[u8]>]) -> Term<'a> {
+    let len = stanzas.iter().map(|stanza| 4 + stanza.len()).sum();
+    let mut binary = NewBinary::new(env, len);
+    let mut rest = binary.as_mut_slice();
+    for stanza in stanzas {
+        let (head, tail) = rest.split_at_mut(4);
+        // A stanza is a part of an envelope, which has an upper limit.
+        head.copy_from_slice(&(stanza.len() as u32).to_be_bytes());
+        let (body, tail) = tail.split_at_mut(stanza.len());
+        body.copy_from_slice(stanza);
+        rest = tail;
+    }
+    binary.into()
+}
+
 /// Reads an element of the dmuc vocabulary. `payloads` says of each child in turn what stanza
-/// it carries: `{Facts, From, HasTo}` or `none`.
+/// it carries: `{Facts, From, HasTo, Packed}`, where `Packed` is a binary or `none`, or `none`.
 pub(crate) fn element_in(term: Term<'_>, payloads: Term<'_>) -> NifResult<Element<Incoming>> {
     let mut element = read(term, 0)?;
     for (child, payload) in element.children.iter_mut().zip(payloads.decode::<ListIterator>()?) {
         if payload.is_tuple() {
-            let (facts, from, has_to): (u32, &str, bool) = payload.decode()?;
+            let (facts, from, has_to, packed): (u32, &str, bool, Term) = payload.decode()?;
+            let packed = packed.decode::<Binary>().ok().map(|packed| packed.as_slice().into());
+            let (facts, from) = (Facts(facts), from.to_owned());
             child.children.clear();
-            child.payload = Some(Incoming { facts: Facts(facts), from: from.to_owned(), has_to });
+            child.payload = Some(Incoming { facts, from, has_to, packed });
         }
     }
     Ok(element)
@@ -220,6 +239,9 @@ fn action_out<'a>(env: Env<'a>, action: &Action, reuse: &Reuse<'a, '_>) -> Term<
         Action::ForgetSupport { domain } => (atoms::forget_support(), &**domain).encode(env),
         Action::Fail { to } => (atoms::fail(), ljids(env, to)).encode(env),
         Action::Deliver { op, to } => (atoms::deliver(), *op, ljids(env, to)).encode(env),
+        Action::Replay { stanzas, to } => {
+            (atoms::replay(), joined(env, stanzas), ljids(env, to)).encode(env)
+        }
         Action::Report { to, id, body } => {
             (atoms::report(), ljid(env, to), id, xml(body)).encode(env)
         }

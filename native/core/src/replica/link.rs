@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::slots::Slots;
 use crate::Millis;
 use crate::audience::Audience;
 use crate::ops::Refused;
@@ -32,6 +33,7 @@ pub(super) struct Link {
     /// such a session is refused too: the plain copies of the old one are still to come.
     pub barred: HashMap<Arc<str>, u64>,
     pub next_seq: u64,
+    pub slots: Slots,
     /// Envelopes since the last report.
     pub unreported: u64,
     /// When the next report is due.
@@ -66,13 +68,15 @@ impl Link {
         self.audience.forget(index);
     }
 
-    /// From this envelope on, this index is not served.
-    pub fn refuse(&mut self, seq: u64, index: u32) {
+    /// From this envelope on, this index is not served; for `missing` a slot the session may enter
+    /// under another.
+    pub fn refuse(&mut self, seq: u64, index: u32, missing: bool) {
         self.lapsed.remove(index);
         self.audience.seats.leave(index);
         self.refused.insert(index);
         self.refusal_count += 1;
-        self.refusals.push_back(Refused { number: self.refusal_count, seq, index });
+        let number = self.refusal_count;
+        self.refusals.push_back(Refused { number, seq, index, missing });
         self.untold = true;
         if let Some(jid) = self.audience.jid(index) {
             self.barred.insert(jid.clone(), self.refusal_count);

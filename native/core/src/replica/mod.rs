@@ -1,14 +1,18 @@
 //! A user domain's side: consent, links of remote rooms, and who is to get what.
 
+mod envelope;
 mod link;
+mod slots;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
 use roaring::RoaringBitmap;
 
+use self::envelope::{Taking, What, check};
 use self::link::Link;
+use self::slots::Slots;
 use crate::audience::Audience;
 use crate::consent::{Change, Consents, Most};
 use crate::ops::{self, LinkAccept, LinkOffer, Op, Report};
@@ -19,9 +23,6 @@ use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, 
 const ANNOUNCE_BATCH: usize = 50;
 /// Time between two such batches.
 const ANNOUNCE_PAUSE: u64 = 1000;
-/// Operations of one envelope: more than a primary has reason to send.
-const MAX_OPS: usize = 20_000;
-
 /// A link, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {
@@ -33,6 +34,10 @@ pub struct LinkStatus {
     pub occupants: u64,
     /// Newest link sequence number.
     pub seq: u64,
+    /// Stanzas kept for replay.
+    pub slots: u64,
+    /// Bytes of them.
+    pub slot_bytes: u64,
 }
 
 /// All links of a user domain with remote rooms.
@@ -45,16 +50,12 @@ pub struct Replica {
     links: HashMap<Arc<str>, Link>,
     /// Links by the domain of their rooms.
     per_domain: HashMap<Arc<str>, usize>,
+    /// What is kept in the slots of all links.
+    slot_bytes: u64,
     announcing: VecDeque<Arc<str>>,
     announce_at: Option<Millis>,
     alarm: Alarm,
     closed: bool,
-}
-
-/// What an envelope does, before any of it is done.
-struct Plan {
-    deliveries: Vec<(usize, RoaringBitmap)>,
-    end: bool,
 }
 
 /// Why an envelope is not taken.
@@ -85,6 +86,7 @@ impl Replica {
             consents: Consents::default(),
             links: HashMap::new(),
             per_domain: HashMap::new(),
+            slot_bytes: 0,
             announcing: VecDeque::new(),
             announce_at: None,
             alarm: Alarm::default(),
@@ -234,6 +236,7 @@ impl Replica {
             refusal_count: 0,
             barred: HashMap::new(),
             next_seq: 1,
+            slots: Slots::default(),
             unreported: 0,
             report_due: None,
             size: offer.size,
@@ -272,6 +275,7 @@ impl Replica {
         let room: Arc<str> = from.into();
         match self.links.remove(from) {
             Some(old) => {
+                self.slot_bytes -= old.slots.bytes();
                 let seats = old.audience.seats.all();
                 let seated = seats.iter().filter_map(|index| old.audience.jid(index).cloned());
                 link.unconfirmed = seated.chain(old.unconfirmed).collect();
@@ -280,11 +284,16 @@ impl Replica {
         }
         self.links.insert(room.clone(), link);
         self.confirm(&room, out);
+        let config = &self.shared.config;
         out.push(Action::Result {
             body: LinkAccept {
                 epoch: offer.epoch,
-                max_bytes: self.shared.config.max_envelope_bytes,
-                slots: 0,
+                max_bytes: config.max_envelope_bytes,
+                slots: match self.slot_bytes < config.max_slot_bytes_total {
+                    true => config.max_slots,
+                    false => 0,
+                },
+                slot_bytes: config.max_slot_bytes,
                 refused,
             }
             .write(),
@@ -361,8 +370,10 @@ impl Replica {
         } else {
             let config = &self.shared.config;
             let most = usize::try_from(config.max_audience).unwrap_or(usize::MAX);
-            check(link, &self.domain, from, element, most)?;
-            let plan = apply(link, &self.consents, &room, element, seq);
+            let slots = config.max_slots > 0;
+            check(link, &self.domain, from, element, most, slots)?;
+            let plan = Taking { link, total: &mut self.slot_bytes, shared: &self.shared, seq }
+                .apply(&self.consents, &room, element);
             link.next_seq = seq + 1;
             link.heard = now;
             link.unreported += 1;
@@ -384,19 +395,15 @@ impl Replica {
         &mut self,
         room: &Arc<str>,
         element: &Element<Incoming>,
-        deliveries: Vec<(usize, RoaringBitmap)>,
+        deliveries: Vec<(What, RoaringBitmap)>,
         seq: u64,
         out: &mut Vec<Action>,
     ) {
-        for (op, set) in deliveries {
-            let (Some(payload), Some(link)) =
-                (element.children[op].payload.as_ref(), self.links.get_mut(room))
-            else {
-                continue;
-            };
+        for (what, set) in deliveries {
+            let Some(link) = self.links.get_mut(room) else { continue };
             let unserved = &set & &link.lapsed;
             for index in unserved.iter() {
-                link.refuse(seq, index);
+                link.refuse(seq, index, false);
             }
             let withheld = &set & &link.refused;
             self.shared.counters.add(Counter::Withheld, withheld.len());
@@ -407,6 +414,16 @@ impl Replica {
             if to.is_empty() {
                 continue;
             }
+            let op = match what {
+                What::Carried(op) => op,
+                What::Replayed(stanzas) => {
+                    let copies = (stanzas.len() * to.len()) as u64;
+                    self.shared.counters.add(Counter::CopiesDelivered, copies);
+                    out.push(Action::Replay { stanzas, to });
+                    continue;
+                }
+            };
+            let Some(payload) = &element.children[op].payload else { continue };
             self.shared.counters.add(Counter::CopiesDelivered, to.len() as u64);
             let mut ended = Vec::new();
             if payload.facts.concerns_consent() {
@@ -460,7 +477,8 @@ impl Replica {
         link.report_due = None;
         link.untold = false;
         let (refused, ack) = link.account();
-        let report = Report { epoch: link.epoch.clone(), ack, refused, bye };
+        let dropped = link.slots.take_dropped();
+        let report = Report { epoch: link.epoch.clone(), ack, refused, dropped, bye };
         out.push(Action::Report {
             to: room.clone(),
             id: format!("dmucr-{}", self.rng.u32(..)),
@@ -469,7 +487,8 @@ impl Replica {
     }
 
     fn remove(&mut self, room: &str) {
-        if self.links.remove(room).is_some() {
+        if let Some(link) = self.links.remove(room) {
+            self.slot_bytes -= link.slots.bytes();
             let domain = jid::domain(room);
             if let Some(count) = self.per_domain.get_mut(domain) {
                 *count -= 1;
@@ -576,6 +595,8 @@ impl Replica {
                 epoch: link.epoch.clone(),
                 occupants: link.audience.seats.all().len(),
                 seq: link.next_seq - 1,
+                slots: link.slots.len(),
+                slot_bytes: link.slots.bytes(),
             })
             .collect();
         all.sort_by(|a, b| a.room.cmp(&b.room));
@@ -585,136 +606,4 @@ impl Replica {
     fn give(&mut self, list: Vec<Action>) -> Actions {
         Actions { list, wake: self.alarm.take() }
     }
-}
-
-/// Whether all of an envelope is in order, so that it is taken as a whole or not at all.
-fn check(
-    link: &Link,
-    domain: &str,
-    room: &str,
-    element: &Element<Incoming>,
-    max_audience: usize,
-) -> Result<(), Refusal> {
-    if element.children.len() > MAX_OPS {
-        return Err(LIMIT);
-    }
-    let mut bound = link.audience.bound();
-    let mut here: HashSet<u32> = HashSet::new();
-    let mut entering: HashMap<Arc<str>, u32> = HashMap::new();
-    let mut left: HashSet<u32> = HashSet::new();
-    let known = |index: u32, here: &HashSet<u32>| {
-        here.contains(&index) || link.audience.jid(index).is_some()
-    };
-    for (nth, child) in element.children.iter().enumerate() {
-        match Op::read(child, bound).ok_or(MALFORMED)? {
-            Op::Enter { index, jid, .. } => {
-                if index != bound || index == u32::MAX || *jid::domain(&jid) != *domain {
-                    return Err(MALFORMED);
-                }
-                // Nobody is in twice: one cast would become as many copies for him.
-                let seated = match entering.get(&jid).or_else(|| link.index_of.get(&jid)) {
-                    Some(at) => {
-                        (here.contains(at) || link.audience.seats.contains(*at))
-                            && !left.contains(at)
-                    }
-                    None => false,
-                };
-                if seated {
-                    return Err(MALFORMED);
-                }
-                entering.insert(jid, index);
-                // Those who are not served are remembered too, until the primary has left them out.
-                let known = link.audience.known().max(link.barred.len());
-                if link.audience.seats.all().len() as usize + entering.len() > max_audience
-                    || known + entering.len() > 2 * max_audience
-                {
-                    return Err(LIMIT);
-                }
-                bound = index + 1;
-                here.insert(index);
-            }
-            Op::Leave { index } => {
-                if !known(index, &here) {
-                    return Err(MALFORMED);
-                }
-                left.insert(index);
-            }
-            Op::Class { index, .. } => {
-                if !known(index, &here) {
-                    return Err(MALFORMED);
-                }
-            }
-            Op::Cast { payload, .. } => carried(room, &payload)?,
-            Op::Only { indexes, payload, .. } => {
-                carried(room, &payload)?;
-                // The bound keeps the set as small as the audience has ever been.
-                if !indexes.iter().all(|index| known(index, &here)) {
-                    return Err(MALFORMED);
-                }
-            }
-            // This version offers no slots, so nothing can refer to one.
-            Op::Replay { .. } | Op::Drop { .. } => return Err(MALFORMED),
-            Op::End if nth + 1 == element.children.len() => {}
-            Op::End => return Err(MALFORMED),
-        }
-    }
-    Ok(())
-}
-
-/// A payload must be a stanza of this room without `to`.
-fn carried(room: &str, payload: &Incoming) -> Result<(), Refusal> {
-    let kind = payload.facts.0 & Facts::KIND;
-    if jid::bare(&payload.from) != room || payload.has_to || kind > Facts::IQ {
-        return Err(MALFORMED);
-    }
-    Ok(())
-}
-
-/// Carries out the operations of an envelope that [`check`] has passed, and says who gets what.
-fn apply(
-    link: &mut Link,
-    consents: &Consents,
-    room: &str,
-    element: &Element<Incoming>,
-    seq: u64,
-) -> Plan {
-    let mut plan = Plan { deliveries: Vec::new(), end: false };
-    let acted_on = element.attr("refusals").and_then(indexes::long).unwrap_or(0);
-    link.acted_on(acted_on);
-    for (nth, child) in element.children.iter().enumerate() {
-        let Some(op) = Op::read(child, link.audience.bound()) else { continue };
-        match op {
-            Op::Enter { index, jid, class } => {
-                let served = consents.get(room, &jid).is_some() && !link.barred.contains_key(&jid);
-                link.audience.admit(index, jid.clone(), class);
-                link.index_of.insert(jid, index);
-                if !served {
-                    link.refuse(seq, index);
-                }
-            }
-            Op::Leave { index } => link.audience.seats.leave(index),
-            Op::Class { index, class } => {
-                #[cfg(feature = "planted-faults")]
-                if crate::planted::is_classless(room) {
-                    continue;
-                }
-                if link.audience.seats.contains(index) {
-                    link.audience.seats.set_class(index, class);
-                }
-            }
-            Op::Cast { scope, except, .. } => {
-                let set = link.audience.seats.scope(scope) - except;
-                #[cfg(feature = "planted-faults")]
-                let set = crate::planted::surplus(room, &link.audience.seats, set);
-                plan.deliveries.push((nth, set));
-            }
-            Op::Only { indexes, .. } => {
-                let seated = link.audience.seats.all() | &link.refused;
-                plan.deliveries.push((nth, indexes & seated));
-            }
-            Op::End => plan.end = true,
-            Op::Replay { .. } | Op::Drop { .. } => {}
-        }
-    }
-    plan
 }

@@ -1,11 +1,15 @@
 //! Writing the envelopes of one domain for one event of the room.
 
+use std::collections::{BTreeMap, HashSet};
+
 use roaring::RoaringBitmap;
 
-use super::link::{Link, Sent};
+use super::link::{Delivery, Link, Sent};
 use super::session::{Seat, Sessions};
+use super::slots::Slots;
 use crate::audience::{Class, Scope, Seats};
 use crate::ops::Op;
+use crate::slots::SlotList;
 use crate::{Action, Counter, Element, Millis, Payload, Shared, indexes};
 
 /// The numbers of casts, the same for every replica of a room.
@@ -33,8 +37,21 @@ impl RoomSequence {
 const OP_MARKUP: usize = 96;
 /// Operations in one envelope; replicas take twice as many.
 const MAX_OPS: usize = 10_000;
+/// Longest text of one slot in a list.
+const SLOT_LEN: usize = 13;
+/// Copies that the replays of one envelope make; replicas take twice as many.
+const MAX_REPLAYED: u64 = 100_000;
 /// Longest markup around the operations: the message, the envelope, their attributes.
 const ENVELOPE_MARKUP: usize = 512;
+
+/// Part of the list of occupants for somebody who enters, as far as the replica holds it. The order
+/// inside is free, so that it becomes ranges of slots.
+struct List {
+    to: RoaringBitmap,
+    slots: BTreeMap<u64, Payload>,
+    /// Each nick once: two presences of one occupant stay in their order.
+    nicks: HashSet<Box<str>>,
+}
 
 /// Writes envelopes for one domain.
 pub(super) struct Composer<'a> {
@@ -45,9 +62,11 @@ pub(super) struct Composer<'a> {
     /// Seats as they were before the envelope under way.
     before: Seats,
     ops: Vec<Op<Payload>>,
-    expected: Vec<(Payload, RoaringBitmap)>,
+    expected: Vec<Delivery>,
+    list: Option<List>,
     departed: Vec<u32>,
     len: usize,
+    replayed: u64,
     out: Vec<Action>,
 }
 
@@ -67,16 +86,21 @@ impl<'a> Composer<'a> {
             before,
             ops: Vec::new(),
             expected: Vec::new(),
+            list: None,
             departed: Vec::new(),
             len: ENVELOPE_MARKUP,
+            replayed: 0,
             out: Vec::new(),
         };
         composer.settle();
         composer
     }
 
-    /// Brings the replica's audience up to date with what changed since the set-up.
+    /// Brings the replica's audience up to date with what changed since the set-up, and its slots.
     fn settle(&mut self) {
+        if let Some(slots) = self.link.slots.take_drops() {
+            self.op(Op::Drop { slots });
+        }
         while let Some((index, class)) = self.link.unlisted.pop_front() {
             self.enter(index, class);
         }
@@ -99,6 +123,8 @@ impl<'a> Composer<'a> {
         if ENVELOPE_MARKUP + OP_MARKUP + payload.bytes().len() > self.link.max_bytes / 2 {
             return false;
         }
+        let facts = payload.facts();
+        let mut entering = true;
         let mut set = RoaringBitmap::new();
         for &number in members {
             let session = sessions.get_mut(number);
@@ -111,17 +137,20 @@ impl<'a> Composer<'a> {
                     index
                 }
             };
-            if session.learn(payload.facts()) {
+            if session.learn(facts) {
                 self.op(Op::Class { index, class: session.class });
                 self.link.audience.seats.set_class(index, session.class);
             }
+            entering &= session.entering;
+            session.entering &= !facts.is_own_available();
             set.insert(index);
         }
-        self.deliver(payload, group, &set, numbers);
+        self.link.slots.seen(facts, payload.nick());
+        self.deliver(payload, group, &set, numbers, entering);
         for &number in members {
             let session = sessions.get(number);
             if let Seat::At(index) = session.seat
-                && (payload.facts().is_own_end() || session.passing)
+                && (facts.is_own_end() || session.passing)
             {
                 self.leave(index);
             }
@@ -142,45 +171,133 @@ impl<'a> Composer<'a> {
         self.departed.push(index);
     }
 
+    /// By number if the replica has it, else in full.
     fn deliver(
         &mut self,
         payload: &Payload,
         group: usize,
         set: &RoaringBitmap,
         numbers: &RoomSequence,
+        entering: bool,
+    ) {
+        let facts = payload.facts();
+        let listed = entering && facts.is_available() && facts.is_lasting();
+        let short = indexes::text_len(set) <= payload.bytes().len();
+        match self.link.slots.find(payload) {
+            Some(slot) if listed => self.list(slot, payload, set),
+            Some(slot) if short => self.replay(slot, payload, set),
+            Some(_) => {
+                self.close_list();
+                self.carry(payload, group, set, numbers, None);
+            }
+            None => {
+                if !listed || self.is_listed(payload, set) {
+                    self.close_list();
+                }
+                // What goes to all and is no presence will not be wanted in the same form again:
+                // history and subject are for somebody who has just entered.
+                let for_all = set == self.link.audience.seats.all();
+                let slot = self.link.slots.give(payload, for_all);
+                self.carry(payload, group, set, numbers, slot);
+            }
+        }
+    }
+
+    /// Whether something from the same occupant waits in the list, or the list is for others.
+    fn is_listed(&self, payload: &Payload, set: &RoaringBitmap) -> bool {
+        self.list
+            .as_ref()
+            .is_some_and(|list| list.nicks.contains(payload.nick()) || list.to != *set)
+    }
+
+    fn list(&mut self, slot: u64, payload: &Payload, set: &RoaringBitmap) {
+        if self.is_listed(payload, set) {
+            self.close_list();
+        }
+        self.make_room(SLOT_LEN + OP_MARKUP + indexes::text_len(set), set.len());
+        let list = self.list.get_or_insert_with(|| {
+            self.len += OP_MARKUP + indexes::text_len(set);
+            List { to: set.clone(), slots: BTreeMap::new(), nicks: HashSet::new() }
+        });
+        list.slots.insert(slot, payload.clone());
+        list.nicks.insert(payload.nick().into());
+        self.len += SLOT_LEN;
+        self.replayed += set.len();
+    }
+
+    fn close_list(&mut self) {
+        if let Some(List { to, slots, .. }) = self.list.take() {
+            let op = Op::Replay { indexes: to.clone(), slots: slots.keys().copied().collect() };
+            self.ops.push(op);
+            self.expected.push(Delivery { payloads: slots.into_values().collect(), to });
+        }
+    }
+
+    fn replay(&mut self, slot: u64, payload: &Payload, set: &RoaringBitmap) {
+        self.close_list();
+        self.make_room(SLOT_LEN + OP_MARKUP + indexes::text_len(set), set.len());
+        self.len += SLOT_LEN;
+        self.replayed += set.len();
+        if let Some(Op::Replay { indexes, slots }) = self.ops.last_mut()
+            && indexes == set
+            && let Some(delivery) = self.expected.last_mut()
+        {
+            slots.push(slot);
+            delivery.payloads.push(payload.clone());
+            return;
+        }
+        self.len += OP_MARKUP + indexes::text_len(set);
+        self.ops.push(Op::Replay { indexes: set.clone(), slots: SlotList::from_iter([slot]) });
+        self.expected.push(Delivery { payloads: vec![payload.clone()], to: set.clone() });
+    }
+
+    /// Sends what there is if it leaves no room for so many bytes, or for so many more copies.
+    fn make_room(&mut self, len: usize, copies: u64) {
+        if self.len + len > self.link.max_bytes
+            || self.ops.len() >= MAX_OPS
+            || self.replayed > 0 && self.replayed + copies > MAX_REPLAYED
+        {
+            self.flush();
+        }
+    }
+
+    fn carry(
+        &mut self,
+        payload: &Payload,
+        group: usize,
+        set: &RoaringBitmap,
+        numbers: &RoomSequence,
+        slot: Option<u64>,
     ) {
         let (scope, text) = cheapest(&self.link.audience.seats, set);
         let size = payload.bytes().len() + OP_MARKUP + text;
         if ENVELOPE_MARKUP + size > self.link.max_bytes && set.len() > 1 {
             // The list of indexes is too long: in two parts, which have no recipient in common.
             let (lower, upper) = halves(set);
-            self.deliver(payload, group, &lower, numbers);
-            self.deliver(payload, group, &upper, numbers);
+            self.carry(payload, group, &lower, numbers, slot);
+            self.carry(payload, group, &upper, numbers, None);
             return;
         }
-        if self.len + size > self.link.max_bytes {
-            self.flush();
-        }
+        self.make_room(size, 0);
         let op = match scope {
             Some((scope, except)) => Op::Cast {
                 scope,
                 except,
                 number: numbers.number(group),
-                slot: None,
+                slot,
                 payload: payload.clone(),
             },
-            None => Op::Only { indexes: set.clone(), slot: None, payload: payload.clone() },
+            None => Op::Only { indexes: set.clone(), slot, payload: payload.clone() },
         };
         self.len += size;
         self.ops.push(op);
-        self.expected.push((payload.clone(), set.clone()));
+        self.expected.push(Delivery { payloads: vec![payload.clone()], to: set.clone() });
     }
 
     fn op(&mut self, op: Op<Payload>) {
+        self.close_list();
         let len = op.write().markup_len();
-        if self.len + len > self.link.max_bytes || self.ops.len() >= MAX_OPS {
-            self.flush();
-        }
+        self.make_room(len, 0);
         self.len += len;
         self.ops.push(op);
     }
@@ -192,16 +309,18 @@ impl<'a> Composer<'a> {
 
     /// Sends what has been composed; an empty envelope if `probe`.
     fn close(&mut self, probe: bool) {
+        self.close_list();
         if self.ops.is_empty() && !probe {
             return;
         }
         let seq = self.link.next_seq;
         let mut ops = std::mem::take(&mut self.ops);
         let deliveries = std::mem::take(&mut self.expected);
-        if !is_faithful(&ops, &self.before, self.link.audience.bound(), &deliveries) {
+        let bound = self.link.audience.bound();
+        if !is_faithful(&ops, &self.before, bound, &self.link.slots, &deliveries) {
             self.shared.counters.add(Counter::ComposeMismatches, 1);
             log::warn!("an envelope for {} did not expand to what was observed", self.domain);
-            spell_out(&mut ops, &deliveries);
+            ops = spell_out(ops, &deliveries);
         }
         #[cfg(feature = "planted-faults")]
         crate::planted::swap(&mut ops);
@@ -217,9 +336,10 @@ impl<'a> Composer<'a> {
             body = body.with("refusals", self.link.refusals);
         }
         body.children = ops.iter().map(Op::write).collect();
-        let copies = deliveries.iter().map(|(_, set)| set.len()).sum();
+        let copies = deliveries.iter().map(Delivery::copies).sum();
         self.shared.counters.add(Counter::EnvelopesSent, 1);
         self.shared.counters.add(Counter::CopiesCarried, copies);
+        self.shared.counters.add(Counter::CopiesReplayed, std::mem::take(&mut self.replayed));
         let sent = Sent {
             seq,
             at: self.now,
@@ -293,13 +413,14 @@ fn is_faithful(
     ops: &[Op<Payload>],
     before: &Seats,
     bound: u32,
-    expected: &[(Payload, RoaringBitmap)],
+    held: &Slots,
+    expected: &[Delivery],
 ) -> bool {
     let mut seats = before.clone();
     let mut expected = expected.iter();
     for op in ops {
         let Some(op) = Op::read(&op.write(), bound) else { return false };
-        let (payload, set) = match op {
+        let (payload, slot, set) = match op {
             Op::Enter { index, class, .. } => {
                 seats.enter(index, class);
                 continue;
@@ -312,34 +433,63 @@ fn is_faithful(
                 seats.set_class(index, class);
                 continue;
             }
-            Op::Cast { scope, except, payload, .. } => (payload, seats.scope(scope) - except),
-            Op::Only { indexes, payload, .. } => (payload, indexes),
-            Op::Replay { .. } | Op::Drop { .. } => return false,
-            Op::End => continue,
+            Op::Cast { scope, except, payload, slot, .. } => {
+                (payload, slot, seats.scope(scope) - except)
+            }
+            Op::Only { indexes, payload, slot } => (payload, slot, indexes),
+            Op::Replay { indexes, slots } => {
+                let is_so = expected.next().is_some_and(|delivery| {
+                    delivery.to == indexes
+                        && indexes.is_subset(seats.all())
+                        && slots.len() == delivery.payloads.len() as u64
+                        && slots.iter().zip(&delivery.payloads).all(|(n, p)| held.holds(n, p))
+                });
+                match is_so {
+                    true => continue,
+                    false => return false,
+                }
+            }
+            Op::Drop { .. } | Op::End => continue,
         };
-        if !set.is_subset(seats.all()) {
+        let is_so = expected.next().is_some_and(|delivery| {
+            matches!(&delivery.payloads[..], [wanted] if wanted.id() == payload.id())
+                && delivery.to == set
+        });
+        let is_kept = slot.is_none_or(|slot| held.holds(slot, &payload));
+        if !is_so || !is_kept || !set.is_subset(seats.all()) {
             return false;
-        }
-        match expected.next() {
-            Some((wanted, to)) if wanted.id() == payload.id() && *to == set => {}
-            _ => return false,
         }
     }
     expected.next().is_none()
 }
 
 /// Replaces every guess by the list of those who are to get the payload.
-fn spell_out(ops: &mut [Op<Payload>], deliveries: &[(Payload, RoaringBitmap)]) {
-    let carrying = ops.iter_mut().filter(|op| matches!(op, Op::Cast { .. } | Op::Only { .. }));
-    for (op, (payload, set)) in carrying.zip(deliveries) {
-        *op = Op::Only { indexes: set.clone(), slot: None, payload: payload.clone() };
+fn spell_out(ops: Vec<Op<Payload>>, deliveries: &[Delivery]) -> Vec<Op<Payload>> {
+    let mut deliveries = deliveries.iter();
+    let mut spelt = Vec::new();
+    for op in ops {
+        let kept = match &op {
+            Op::Cast { slot, .. } | Op::Only { slot, .. } => *slot,
+            Op::Replay { .. } => None,
+            _ => {
+                spelt.push(op);
+                continue;
+            }
+        };
+        let Some(Delivery { payloads, to }) = deliveries.next() else { continue };
+        spelt.extend(payloads.iter().map(|payload| Op::Only {
+            indexes: to.clone(),
+            slot: kept,
+            payload: payload.clone(),
+        }));
     }
+    spelt
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Facts, PayloadIn};
+    use crate::Facts;
 
     fn set(numbers: &[u32]) -> RoaringBitmap {
         numbers.iter().copied().collect()
@@ -354,7 +504,7 @@ mod tests {
     }
 
     fn payload(id: u64) -> Payload {
-        Payload::new(id, PayloadIn { bytes: b"<message/>".to_vec(), facts: Facts(0) })
+        Payload::new(id, b"<message/>".to_vec(), Facts(0), "", id.into())
     }
 
     #[test]
@@ -378,8 +528,9 @@ mod tests {
             payload: payload(1),
         };
         let all = seats().scope(Scope::All);
+        let delivery = |to: &RoaringBitmap| Delivery { payloads: vec![payload(1)], to: to.clone() };
         let check = |ops: &[Op<Payload>], want: &RoaringBitmap| {
-            is_faithful(ops, &seats(), 20, &[(payload(1), want.clone())])
+            is_faithful(ops, &seats(), 20, &Slots::default(), &[delivery(want)])
         };
         assert!(check(&[cast(Scope::All, &[])], &all));
         assert!(!check(&[cast(Scope::All, &[5])], &all), "one too few");
@@ -388,8 +539,9 @@ mod tests {
         assert!(!check(&[], &all), "nothing sent");
         assert!(!check(&[Op::Leave { index: 1 }, cast(Scope::All, &[])], &all), "left before");
         assert!(!check(&[cast(Scope::All, &[]), cast(Scope::All, &[])], &all), "twice");
-        let mut wrong = vec![cast(Scope::All, &[5])];
-        spell_out(&mut wrong, &[(payload(1), all.clone())]);
-        assert!(check(&wrong, &all), "spelled out");
+        let unknown = Op::Replay { indexes: all.clone(), slots: SlotList::from_iter([1]) };
+        assert!(!check(&[unknown], &all), "nothing in the slot");
+        let wrong = vec![cast(Scope::All, &[5])];
+        assert!(check(&spell_out(wrong, &[delivery(&all)]), &all), "spelled out");
     }
 }

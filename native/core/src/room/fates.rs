@@ -6,7 +6,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::domain::{Drain, State};
-use super::link::{self, Fate, Link};
+use super::link::{self, Delivery, Fate, Link};
 use super::session::{Seat, Sessions};
 use super::{Bounce, Room};
 use crate::ops::{Refused, Report};
@@ -76,10 +76,12 @@ impl Room {
             return self.shared.counters.add(Counter::BadReports, 1);
         }
         let mut plain = Vec::new();
-        for &Refused { number, seq, index } in &report.refused {
+        let lost = link.slots.lost(&report.dropped);
+        self.shared.counters.add(Counter::SlotsLost, lost);
+        for &refused in &report.refused {
             // Refusals are repeated until an envelope has said how many were acted on.
-            if number == link.refusals + 1 {
-                refuse_index(link, &mut self.sessions, seq, index, &mut plain);
+            if refused.number == link.refusals + 1 {
+                refuse_index(link, &mut self.sessions, refused, &mut plain);
                 link.refusals += 1;
                 self.shared.counters.add(Counter::OccupantsRefused, 1);
             }
@@ -153,7 +155,6 @@ impl Room {
         let (failing, muted) = self.fail(now, number, &link, &failed);
         self.resend(&link, &failed, queue, muted, out);
         if !failing.is_empty() {
-            // After the plain copies: the room's own stanzas about it come after what it sent before.
             out.push(Action::Fail { to: failing });
         }
         self.unlink(now, number, reason, out);
@@ -207,11 +208,13 @@ impl Room {
         out: &mut Vec<Action>,
     ) {
         let refused = link.sent.iter().filter(|sent| sent.fate == Some(Fate::Refused));
-        for (payload, set) in refused.flat_map(|sent| &sent.deliveries) {
-            let ends = payload.facts().is_own_end();
-            for index in set.iter().filter(|index| ends || !failed.contains(*index)) {
-                if let Some(jid) = link.audience.jid(index) {
-                    self.send_plain(payload, jid, out);
+        for Delivery { payloads, to } in refused.flat_map(|sent| &sent.deliveries) {
+            for payload in payloads {
+                let ends = payload.facts().is_own_end();
+                for index in to.iter().filter(|index| ends || !failed.contains(*index)) {
+                    if let Some(jid) = link.audience.jid(index) {
+                        self.send_plain(payload, jid, out);
+                    }
                 }
             }
         }
@@ -266,24 +269,24 @@ impl Room {
 /// Indexes to which something of unknown fate was sent.
 fn unknown(link: &Link) -> RoaringBitmap {
     let sent = link.sent.iter().filter(|sent| sent.fate == Some(Fate::Unknown));
-    sent.flat_map(|sent| &sent.deliveries).fold(RoaringBitmap::new(), |all, (_, set)| all | set)
+    sent.flat_map(|sent| &sent.deliveries).fold(RoaringBitmap::new(), |all, d| all | &d.to)
 }
 
 /// The replica does not serve `index` from envelope `seq` on: gives back what it has missed.
 fn refuse_index(
     link: &mut Link,
     sessions: &mut Sessions,
-    seq: u64,
-    index: u32,
+    refused: Refused,
     plain: &mut Vec<(Arc<str>, Payload)>,
 ) {
+    let Refused { seq, index, missing, .. } = refused;
     let Some(jid) = link.audience.jid(index).cloned() else { return };
     for sent in link.sent.iter_mut().filter(|sent| sent.seq >= seq) {
-        for (payload, set) in &mut sent.deliveries {
-            if set.remove(index) {
-                sent.copies -= 1;
-                link.copies -= 1;
-                plain.push((jid.clone(), payload.clone()));
+        for Delivery { payloads, to } in &mut sent.deliveries {
+            if to.remove(index) {
+                sent.copies -= payloads.len() as u64;
+                link.copies -= payloads.len() as u64;
+                plain.extend(payloads.iter().map(|payload| (jid.clone(), payload.clone())));
             }
         }
     }
@@ -291,7 +294,9 @@ fn refuse_index(
     if let Some(session) = sessions.find_mut(&jid)
         && session.seat == Seat::At(index)
     {
-        session.seat = Seat::Refused;
+        // After the plain copies it may enter again, under another index.
+        session.seat = if missing { Seat::None } else { Seat::Refused };
+        session.entering = false;
         // So that both ends can forget the index.
         link.stale.push(index);
     }

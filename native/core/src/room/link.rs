@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::slots::Slots;
 use crate::audience::{Audience, Class};
 use crate::{Millis, Payload};
 
@@ -17,13 +18,26 @@ pub(super) enum Fate {
     Unknown,
 }
 
+/// Stanzas that an envelope delivers, one after the other, to the same sessions.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub payloads: Vec<Payload>,
+    /// Indexes.
+    pub to: RoaringBitmap,
+}
+
+impl Delivery {
+    pub fn copies(&self) -> u64 {
+        self.payloads.len() as u64 * self.to.len()
+    }
+}
+
 /// An envelope that has not been acknowledged.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub seq: u64,
     pub at: Millis,
-    /// What it delivers, to which indexes, in order.
-    pub deliveries: Vec<(Payload, RoaringBitmap)>,
+    pub deliveries: Vec<Delivery>,
     /// Indexes that it takes leave of; their JIDs are needed until its fate is known.
     pub departed: Vec<u32>,
     pub copies: u64,
@@ -43,6 +57,8 @@ pub(super) struct Link {
     /// Refusals of single indexes that have been acted on in this epoch.
     pub refusals: u64,
     pub max_bytes: usize,
+    /// What the replica holds.
+    pub slots: Slots,
     pub next_seq: u64,
     pub sent: VecDeque<Sent>,
     pub copies: u64,
@@ -60,6 +76,7 @@ impl Link {
             stale: Vec::new(),
             refusals: 0,
             max_bytes,
+            slots: Slots::default(),
             next_seq: 1,
             sent: VecDeque::new(),
             copies: 0,

@@ -12,6 +12,7 @@ mod fates;
 mod link;
 mod session;
 mod setup;
+mod slots;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub struct Room {
     next_payload: u64,
     /// Id of the first payload of the call under way or the last one.
     call: u64,
+    /// What [`Room::recall`] has given since the last event, by id.
+    recalled: HashMap<u64, Payload>,
     alarm: Alarm,
     /// Domains that may have come to deserve a link.
     candidates: Vec<usize>,
@@ -115,6 +118,7 @@ impl Room {
             by_name: HashMap::new(),
             next_payload: 0,
             call: 0,
+            recalled: HashMap::new(),
             alarm: Alarm::default(),
             candidates: Vec::new(),
             left_since: None,
@@ -156,6 +160,18 @@ impl Room {
         to.iter().map(|to| self.capture(now, to, facts) == Verdict::Hold).collect()
     }
 
+    /// Asked about a stanza that is held, before it is serialised: the id of an equal one which the
+    /// room's side has and the recipient's domain too, to be handed over in its place
+    /// ([`PayloadIn::Known`]). `digest` is the stanza's.
+    pub fn recall(&mut self, to: &str, digest: u128) -> Option<u64> {
+        let number = *self.by_name.get(jid::domain(to))?;
+        let State::Linked(link) = &self.domains[number].state else { return None };
+        let payload = link.slots.recall(digest)?;
+        let id = payload.id();
+        self.recalled.insert(id, payload);
+        Some(id)
+    }
+
     /// Everything that was held during one event of the room, as (full JID, position in
     /// `payloads`), in the order in which the room sent it.
     pub fn event(
@@ -167,18 +183,27 @@ impl Room {
         #[cfg(feature = "planted-faults")]
         crate::planted::event(&payloads);
         self.call = self.next_payload;
-        let payloads: Vec<Payload> = payloads
+        let mut recalled = std::mem::take(&mut self.recalled);
+        let payloads: Vec<Option<Payload>> = payloads
             .into_iter()
-            .map(|payload| {
-                self.next_payload += 1;
-                Payload::new(self.next_payload - 1, payload)
+            .map(|payload| match payload {
+                PayloadIn::New { bytes, facts, nick, digest } => {
+                    let id = self.next_payload;
+                    self.next_payload += 1;
+                    Some(Payload::new(id, bytes, facts, &nick, digest))
+                }
+                PayloadIn::Known(id) => {
+                    // So that a position in `payloads` stays one in ids.
+                    self.next_payload += 1;
+                    recalled.remove(&id)
+                }
             })
             .collect();
         let mut out = Vec::new();
         let mut batch: Vec<(usize, u32)> = Vec::new();
         let mut ending: HashSet<usize> = HashSet::new();
         for &(to, token) in copies {
-            let Some(payload) = payloads.get(token as usize) else { continue };
+            let Some(Some(payload)) = payloads.get(token as usize) else { continue };
             if self.sessions.find(to).is_some_and(|number| ending.contains(&number)) {
                 // Something for a session after its own end: it is another's stay, or a stranger's.
                 self.send(now, &payloads, &mut batch, &mut out);
@@ -265,7 +290,7 @@ impl Room {
     fn send(
         &mut self,
         now: Millis,
-        payloads: &[Payload],
+        payloads: &[Option<Payload>],
         batch: &mut Vec<(usize, u32)>,
         out: &mut Vec<Action>,
     ) {
@@ -273,18 +298,19 @@ impl Room {
             return;
         }
         // For each domain its part of each group: (number of the group, payload, sessions).
-        type Parts = Vec<(usize, u32, Vec<usize>)>;
-        let mut of_domain: Vec<(usize, Parts)> = Vec::new();
+        type Parts<'p> = Vec<(usize, &'p Payload, Vec<usize>)>;
+        let mut of_domain: Vec<(usize, Parts<'_>)> = Vec::new();
         let mut position: HashMap<usize, usize> = HashMap::new();
         let mut gone = Vec::new();
         let groups = group(batch);
         self.numbers.start_event(groups.len());
         for (nth, group) in groups.into_iter().enumerate() {
+            let Some(payload) = &payloads[group.payload as usize] else { continue };
             let mut parts: HashMap<usize, Vec<usize>> = HashMap::new();
             for number in group.to {
                 let session = self.sessions.get(number);
                 parts.entry(session.domain).or_default().push(number);
-                if payloads[group.payload as usize].facts().is_own_end() || session.passing {
+                if payload.facts().is_own_end() || session.passing {
                     gone.push(number);
                 }
             }
@@ -293,7 +319,7 @@ impl Room {
                     of_domain.push((domain, Vec::new()));
                     of_domain.len() - 1
                 });
-                of_domain[at].1.push((nth, group.payload, members));
+                of_domain[at].1.push((nth, payload, members));
             }
         }
         batch.clear();
@@ -302,8 +328,7 @@ impl Room {
             let State::Linked(link) = &mut domain.state else { continue };
             let mut composer = Composer::new(link, &domain.name, &self.shared, now);
             let mut groups = groups.into_iter();
-            let oversize = groups.by_ref().find(|(nth, token, members)| {
-                let payload = &payloads[*token as usize];
+            let oversize = groups.by_ref().find(|(nth, payload, members)| {
                 !composer.group(payload, *nth, members, &mut self.sessions, &self.numbers)
             });
             if let Some(first) = oversize {
@@ -314,9 +339,9 @@ impl Room {
                 self.alarm.by(until);
                 domain.drain(&self.jid, until, "a stanza was too large for an envelope");
                 let State::Draining(drain) = &mut domain.state else { continue };
-                for (_, token, members) in std::iter::once(first).chain(groups) {
+                for (_, payload, members) in std::iter::once(first).chain(groups) {
                     for number in members {
-                        drain.push(&self.sessions.get(number).jid, &payloads[token as usize]);
+                        drain.push(&self.sessions.get(number).jid, payload);
                     }
                 }
                 continue;
@@ -359,7 +384,9 @@ impl Room {
                     self.sessions.add(to, domain)
                 }
             };
-            self.sessions.get_mut(number).learn(facts);
+            let session = self.sessions.get_mut(number);
+            session.learn(facts);
+            session.entering &= !facts.is_own_available();
         } else if facts.is_own_end()
             && let Some(number) = self.sessions.find(to)
         {
@@ -407,6 +434,9 @@ impl Room {
         for session in sessions {
             if jid::is_session(session) && !left.contains(*session) {
                 self.note(now, session, Facts(Facts::PRESENCE | Facts::NICK));
+                if let Some(session) = self.sessions.find_mut(session) {
+                    session.entering = false;
+                }
             }
         }
         let mut out = Vec::new();
@@ -436,7 +466,9 @@ impl Room {
         &self.jid
     }
 
-    fn give(&mut self, list: Vec<Action>) -> Actions {
+    fn give(&mut self, mut list: Vec<Action>) -> Actions {
+        // What the room sends upon it comes after everything that is here, for any domain.
+        list.sort_by_key(|action| matches!(action, Action::Fail { .. }));
         Actions { list, wake: self.alarm.take() }
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct Session {
     /// Not an occupant: it is here for one stanza that must not overtake those of a stay that has
     /// ended and is not acknowledged.
     pub passing: bool,
+    /// It has just asked to enter and has not got its own presence: what it gets of others is the list
+    /// of XEP-0045 section 7.2.2, in which the order is free.
+    pub entering: bool,
     /// The evidence before spoke for the other class: one stray payload does not reseat anybody.
     wavering: bool,
 }
@@ -84,6 +87,7 @@ impl Sessions {
             seat: Seat::None,
             class: Class::default(),
             passing: false,
+            entering: true,
             wavering: false,
         });
         self.by_jid.insert(jid, number);

@@ -135,6 +135,7 @@ impl Room {
                 Some(accept) => {
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
+                    link.slots.limit(&self.shared.config, accept.slots, accept.slot_bytes);
                     for index in accept.refused {
                         self.shared.counters.add(Counter::OccupantsRefused, 1);
                         link.audience.seats.leave(index);

@@ -158,6 +158,14 @@ impl Home {
                         self.hand_over(&to, number(payload));
                     }
                 }
+                Action::Replay { stanzas, to } => {
+                    for to in to {
+                        for stanza in &stanzas {
+                            let number = stanza[..].try_into().map(u64::from_be_bytes);
+                            self.hand_over(&to, number.expect("a number"));
+                        }
+                    }
+                }
                 Action::Report { body, .. } => self.up.push_back(Up::Dmuc { body }),
                 Action::Refuse { id, .. } => self.up.push_back(Up::Error { id }),
                 Action::Result { body } => self.up.push_back(answer(Some(body))),

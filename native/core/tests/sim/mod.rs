@@ -9,8 +9,9 @@
 
 mod home;
 mod muc;
+pub mod scene;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use dmuc_core::{
@@ -18,7 +19,7 @@ use dmuc_core::{
     Shared, Verdict, is_envelope_id, jid,
 };
 pub use home::Home;
-pub use muc::{Copy, Muc};
+pub use muc::{Copy, Muc, Sent};
 
 pub const ROOM: &str = "room@conference.a.test";
 
@@ -57,10 +58,13 @@ pub struct World {
     pub shared: Arc<Shared>,
     seed: u64,
     wake: Option<Millis>,
-    buffer: Vec<(String, u64)>,
+    /// Copies that are held: to whom, number of the stanza, and the payload that the core recalls.
+    buffer: Vec<(String, u64, Option<u64>)>,
     /// Which variant of a stanza is which, by number.
     stanzas: BTreeMap<u64, Stanza>,
     pub failed: u64,
+    /// How often the core had a payload itself.
+    pub recalled: u64,
     /// Some stanzas are too large for an envelope of 4096 bytes.
     pub large: bool,
 }
@@ -90,6 +94,7 @@ impl World {
             buffer: Vec::new(),
             stanzas: BTreeMap::new(),
             failed: 0,
+            recalled: 0,
             large: false,
         }
     }
@@ -108,7 +113,12 @@ impl World {
                 None => Verdict::Pass,
             };
             match verdict {
-                Verdict::Hold => self.buffer.push((to, stanza.number)),
+                Verdict::Hold => {
+                    let room = self.primary.as_mut().expect("loaded");
+                    let known = room.recall(&to, stanza.number.into());
+                    self.recalled += u64::from(known.is_some());
+                    self.buffer.push((to, stanza.number, known));
+                }
                 Verdict::Pass | Verdict::PassPoll => {
                     let down = Down::Plain { to: to.clone(), number: stanza.number };
                     self.home(&to).down.push_back(down);
@@ -124,10 +134,18 @@ impl World {
         let mut payloads = Vec::new();
         let mut token_of = HashMap::new();
         let mut copies = Vec::new();
-        for (to, number) in &buffer {
+        for (to, number, known) in &buffer {
             let token = *token_of.entry(*number).or_insert_with(|| {
-                let facts = self.stanzas[number].facts;
-                payloads.push(PayloadIn { bytes: bytes(*number, self.large), facts });
+                let Stanza { facts, from, .. } = &self.stanzas[number];
+                payloads.push(match known {
+                    Some(id) => PayloadIn::Known(*id),
+                    None => PayloadIn::New {
+                        bytes: bytes(*number, self.large),
+                        facts: *facts,
+                        nick: jid::resource(from).unwrap_or_default().to_owned(),
+                        digest: (*number).into(),
+                    },
+                });
                 payloads.len() as u32 - 1
             });
             copies.push((to.as_str(), token));
@@ -154,6 +172,7 @@ impl World {
                     }
                 }
                 Action::Envelope { to, id, body } => {
+                    self.check_privacy(&to, &body);
                     self.home(&to).down.push_back(Down::Envelope { id, body });
                 }
                 Action::Setup { to, id, body } => {
@@ -173,6 +192,14 @@ impl World {
                 Action::SupportSeen { .. } | Action::ForgetSupport { .. } => {}
                 other => panic!("not an action of a primary: {other:?}"),
             }
+        }
+    }
+
+    /// Nothing crosses to a domain in full that the room has sent to nobody there.
+    fn check_privacy(&self, domain: &str, envelope: &Element<Payload>) {
+        for payload in envelope.children.iter().filter_map(|op| op.payload.as_ref()) {
+            let number = number(payload);
+            assert!(self.muc.has_sent_to(domain, number), "{number} was for nobody at {domain}");
         }
     }
 
@@ -305,53 +332,71 @@ impl World {
         }
         for home in &self.homes {
             for (session, received) in &home.received {
-                let stays = self.muc.sent_to(session);
-                let stay_of: BTreeMap<u64, u64> = stays
-                    .iter()
-                    .flat_map(|(stay, sent)| sent.stanzas.iter().map(|number| (*number, *stay)))
-                    .collect();
-                let mut of_stay: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-                let mut last = 0;
-                for number in received {
-                    let Some(&stay) = stay_of.get(number) else {
-                        return Err(format!("{session}: {number} was never sent to it"));
-                    };
-                    if stay < last {
+                // How much of what was received may belong to the stays so far.
+                let mut reached = BTreeSet::from([0]);
+                for (stay, sent) in self.muc.sent_to(session) {
+                    let may_lack = sent.failed
+                        || (home.was_cut && !self.muc.is_live(stay))
+                        || home.is_gone(session);
+                    let after: BTreeSet<usize> = reached
+                        .iter()
+                        .flat_map(|&at| {
+                            lengths(&sent, &received[at..], may_lack).map(move |n| at + n)
+                        })
+                        .collect();
+                    if after.is_empty() {
                         return Err(format!(
-                            "{session}: {number} of stay {stay} came after {last}"
+                            "{session}, stay {stay}: sent {:?}, received from {reached:?} of \
+                             {received:?}, may lack: {may_lack}",
+                            sent.stanzas
                         ));
                     }
-                    last = stay;
-                    of_stay.entry(stay).or_default().push(*number);
+                    reached = after;
                 }
-                for (stay, sent) in stays {
-                    let got = of_stay.remove(&stay).unwrap_or_default();
-                    if got == sent.stanzas {
-                        continue;
-                    }
-                    let end = sent.stanzas.last().copied();
-                    let mut head = got.as_slice();
-                    if head.last().copied() == end {
-                        head = &head[..head.len() - 1];
-                    }
-                    let mut rest = sent.stanzas.iter();
-                    let in_order = head.iter().all(|number| rest.any(|sent| sent == number));
-                    let cut_short = (sent.stanzas.starts_with(head)
-                        || (sent.lost_plainly && in_order))
-                        && (sent.failed
-                            || (home.was_cut && !self.muc.is_live(stay))
-                            || home.is_gone(session));
-                    if !cut_short {
-                        return Err(format!(
-                            "{session}, stay {stay}: sent {:?}, received {got:?}, failed {}",
-                            sent.stanzas, sent.failed
-                        ));
-                    }
+                if !reached.contains(&received.len()) {
+                    return Err(format!("{session}: never sent after {reached:?}: {received:?}"));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// How many of the first stanzas received can be those of this stay.
+fn lengths(sent: &Sent, received: &[u64], may_lack: bool) -> impl Iterator<Item = usize> + use<> {
+    let all = &sent.stanzas;
+    let (list, rest) = all.split_at(sent.listed);
+    let mut lengths = BTreeSet::new();
+    // The list may come in any order, but for the same stanza twice that is no matter.
+    let mut open = list.to_vec();
+    let of_list = received.iter().take_while(|number| {
+        let at = open.iter().position(|listed| listed == *number);
+        at.map(|at| open.swap_remove(at)).is_some()
+    });
+    let of_list = of_list.count();
+    let got = &received[of_list..];
+    let of_rest = match sent.lost_plainly {
+        // As in plain MUC, what follows something lost may still arrive.
+        true => {
+            let mut rest = rest.iter();
+            got.iter().take_while(|got| rest.any(|sent| sent == *got)).count()
+        }
+        false if of_list < list.len() => 0,
+        false => got.iter().zip(rest).take_while(|(got, sent)| got == sent).count(),
+    };
+    let in_order = of_list + of_rest;
+    if in_order == all.len() {
+        lengths.insert(in_order);
+    }
+    if may_lack {
+        for n in 0..=in_order {
+            lengths.insert(n);
+            if received.get(n).is_some() && received.get(n) == all.last() {
+                lengths.insert(n + 1);
+            }
+        }
+    }
+    lengths.into_iter()
 }
 
 /// As a host hands over what it has received.
@@ -362,7 +407,12 @@ fn incoming(element: &Element<Payload>, stanzas: &BTreeMap<u64, Stanza>) -> Elem
         children: element.children.iter().map(|child| incoming(child, stanzas)).collect(),
         payload: element.payload.as_ref().map(|payload| {
             let stanza = &stanzas[&number(payload)];
-            Incoming { facts: stanza.facts, from: stanza.from.clone(), has_to: false }
+            Incoming {
+                facts: stanza.facts,
+                from: stanza.from.clone(),
+                has_to: false,
+                packed: element.attr("slot").map(|_| stanza.number.to_be_bytes().into()),
+            }
         }),
     }
 }

@@ -1,6 +1,6 @@
 //! A model of a XEP-0045 room: what it sends to whom, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dmuc_core::{Facts, jid};
 
@@ -17,6 +17,8 @@ pub struct Copy {
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
     pub stanzas: Vec<u64>,
+    /// How many of the first are the list of occupants, in which the order is free.
+    pub listed: usize,
     /// The room has ended the stay because a stanza came back.
     pub failed: bool,
     /// A stream broke with a plain stanza for it: as in plain MUC, it may see what comes between that
@@ -30,6 +32,8 @@ struct Occupant {
     nick: String,
     moderator: bool,
     stay: u64,
+    /// His newest presence, without and with his real JID.
+    presence: [Stanza; 2],
 }
 
 #[derive(Debug, Default)]
@@ -38,10 +42,13 @@ pub struct Muc {
     sent: BTreeMap<String, BTreeMap<u64, Sent>>,
     next: u64,
     stays: u64,
-    history: usize,
+    history: Vec<Stanza>,
+    /// Which stanzas have gone to which domain.
+    crossed: BTreeSet<(String, u64)>,
 }
 
 const PRESENCE: u32 = Facts::PRESENCE | Facts::NICK;
+const SAID: u32 = Facts::MESSAGE | Facts::GROUPCHAT | Facts::NICK;
 const GONE: u32 = PRESENCE | Facts::UNAVAILABLE;
 
 impl Muc {
@@ -65,6 +72,11 @@ impl Muc {
         self.occupants.iter().any(|o| o.stay == stay)
     }
 
+    /// Whether the room has sent this to anybody of a domain.
+    pub fn has_sent_to(&self, domain: &str, number: u64) -> bool {
+        self.crossed.contains(&(domain.to_owned(), number))
+    }
+
     fn find(&self, session: &str) -> Option<usize> {
         self.occupants.iter().position(|o| o.session == session)
     }
@@ -83,12 +95,16 @@ impl Muc {
     fn record(&mut self, out: &mut Vec<Copy>, session: &str, stay: u64, stanza: &Stanza) {
         let sent = self.sent.entry(session.to_owned()).or_default().entry(stay).or_default();
         sent.stanzas.push(stanza.number);
+        self.crossed.insert((jid::domain(session).to_owned(), stanza.number));
         out.push(Copy { to: session.to_owned(), stanza: stanza.clone() });
     }
 
     /// One presence about `nick` to all but `session` in the variant that each may see.
     fn publish(&mut self, out: &mut Vec<Copy>, nick: &str, facts: u32, but: &str) {
         let variants = [self.stanza(nick, facts), self.stanza(nick, facts | Facts::ITEM_JID)];
+        if let Some(at) = self.find(but) {
+            self.occupants[at].presence = variants.clone();
+        }
         for to in 0..self.occupants.len() {
             if self.occupants[to].session != but {
                 let variant = &variants[usize::from(self.occupants[to].moderator)];
@@ -120,28 +136,40 @@ impl Muc {
             return self.rename(at, nick);
         }
         self.stays += 1;
+        let presence = [self.stanza(nick, PRESENCE), self.stanza(nick, PRESENCE)];
         let mine = Occupant {
             session: session.to_owned(),
             nick: nick.to_owned(),
             moderator: self.occupants.is_empty(),
             stay: self.stays,
+            presence,
         };
-        let others: Vec<String> = self.occupants.iter().map(|o| o.nick.clone()).collect();
         self.occupants.push(mine);
         let at = self.occupants.len() - 1;
-        for other in others {
-            let jid = if self.occupants[at].moderator { Facts::ITEM_JID } else { 0 };
-            let stanza = self.stanza(&other, PRESENCE | jid);
-            self.send(&mut out, at, &stanza);
+        self.list(&mut out, at);
+        let stay = self.occupants[at].stay;
+        if let Some(sent) = self.sent.get_mut(session).and_then(|stays| stays.get_mut(&stay)) {
+            sent.listed = sent.stanzas.len();
         }
         self.publish(&mut out, nick, PRESENCE, session);
         let own = self.stanza(nick, PRESENCE | Facts::CODE_110 | Facts::ITEM_JID);
         self.send(&mut out, at, &own);
-        for _ in 0..self.history.min(3) {
-            let stanza = self.stanza(nick, Facts::MESSAGE | Facts::NICK);
+        let history: Vec<Stanza> = self.history.iter().rev().take(3).rev().cloned().collect();
+        for stanza in history {
             self.send(&mut out, at, &stanza);
         }
         out
+    }
+
+    /// The presences of all the others, as everybody has got them.
+    fn list(&mut self, out: &mut Vec<Copy>, to: usize) {
+        let variant = usize::from(self.occupants[to].moderator);
+        for other in 0..self.occupants.len() {
+            if other != to {
+                let stanza = self.occupants[other].presence[variant].clone();
+                self.send(out, to, &stanza);
+            }
+        }
     }
 
     fn rename(&mut self, at: usize, nick: &str) -> Vec<Copy> {
@@ -158,6 +186,7 @@ impl Muc {
             self.stanza(nick, PRESENCE | Facts::ITEM_JID),
             self.stanza(nick, PRESENCE | Facts::CODE_110),
         ];
+        self.occupants[at].presence = [here[0].clone(), here[1].clone()];
         // ejabberd sends both to each occupant in turn.
         for to in 0..self.occupants.len() {
             let variant = if self.occupants[to].session == session {
@@ -175,9 +204,11 @@ impl Muc {
     pub fn say(&mut self, session: &str) -> Vec<Copy> {
         let mut out = Vec::new();
         if let Some(at) = self.find(session) {
-            self.history += 1;
             let nick = self.occupants[at].nick.clone();
-            let stanza = self.stanza(&nick, Facts::MESSAGE | Facts::NICK);
+            // With the time of day, for those who come later.
+            let delayed = self.stanza(&nick, SAID);
+            self.history.push(delayed);
+            let stanza = self.stanza(&nick, SAID);
             for to in 0..self.occupants.len() {
                 self.send(&mut out, to, &stanza);
             }
@@ -205,13 +236,7 @@ impl Muc {
             let own = self.stanza(&nick, PRESENCE | Facts::CODE_110 | Facts::ITEM_JID);
             self.send(&mut out, at, &own);
             if self.occupants[at].moderator {
-                for other in 0..self.occupants.len() {
-                    let nick = self.occupants[other].nick.clone();
-                    let stanza = self.stanza(&nick, PRESENCE | Facts::ITEM_JID);
-                    if other != at {
-                        self.send(&mut out, at, &stanza);
-                    }
-                }
+                self.list(&mut out, at);
             }
         }
         out

@@ -1,0 +1,223 @@
+//! Reading an envelope: taken as a whole or not at all, then carried out in order.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::link::Link;
+use super::slots::Given;
+use super::{LIMIT, MALFORMED, Refusal};
+use crate::consent::Consents;
+use crate::ops::Op;
+use crate::{Counter, Element, Facts, Incoming, Shared, indexes, jid};
+
+/// Operations of one envelope: more than a primary has reason to send.
+const MAX_OPS: usize = 20_000;
+/// Copies that the replays of one envelope may make.
+const MAX_REPLAYED: u64 = 200_000;
+
+/// What an envelope does, before any of it is done.
+pub(super) struct Plan {
+    pub deliveries: Vec<(What, RoaringBitmap)>,
+    pub end: bool,
+}
+
+/// What is delivered.
+pub(super) enum What {
+    /// The payload of an operation.
+    Carried(usize),
+    /// What slots held when the operation was read.
+    Replayed(Vec<Arc<[u8]>>),
+}
+
+/// Whether all of an envelope is in order, so that it is taken as a whole or not at all.
+pub(super) fn check(
+    link: &Link,
+    domain: &str,
+    room: &str,
+    element: &Element<Incoming>,
+    max_audience: usize,
+    slots_offered: bool,
+) -> Result<(), Refusal> {
+    if element.children.len() > MAX_OPS {
+        return Err(LIMIT);
+    }
+    let mut bound = link.audience.bound();
+    let mut here: HashSet<u32> = HashSet::new();
+    let mut entering: HashMap<Arc<str>, u32> = HashMap::new();
+    let mut left: HashSet<u32> = HashSet::new();
+    let mut given = link.slots.given().clone();
+    let mut replayed = 0u64;
+    let may_keep = |slot: Option<u64>, payload: &Incoming, given: &mut Given| match slot {
+        None => Ok(()),
+        Some(slot) if slots_offered && payload.facts.is_lasting() && given.give(slot) => Ok(()),
+        Some(_) => Err(MALFORMED),
+    };
+    let known = |index: u32, here: &HashSet<u32>| {
+        here.contains(&index) || link.audience.jid(index).is_some()
+    };
+    for (nth, child) in element.children.iter().enumerate() {
+        match Op::read(child, bound).ok_or(MALFORMED)? {
+            Op::Enter { index, jid, .. } => {
+                if index != bound || index == u32::MAX || *jid::domain(&jid) != *domain {
+                    return Err(MALFORMED);
+                }
+                // Nobody is in twice: one cast would become as many copies for him.
+                let seated = match entering.get(&jid).or_else(|| link.index_of.get(&jid)) {
+                    Some(at) => {
+                        (here.contains(at) || link.audience.seats.contains(*at))
+                            && !left.contains(at)
+                    }
+                    None => false,
+                };
+                if seated {
+                    return Err(MALFORMED);
+                }
+                entering.insert(jid, index);
+                // Those who are not served are remembered too, until the primary has left them out.
+                let known = link.audience.known().max(link.barred.len());
+                if link.audience.seats.all().len() as usize + entering.len() > max_audience
+                    || known + entering.len() > 2 * max_audience
+                {
+                    return Err(LIMIT);
+                }
+                bound = index + 1;
+                here.insert(index);
+            }
+            Op::Leave { index } => {
+                if !known(index, &here) {
+                    return Err(MALFORMED);
+                }
+                left.insert(index);
+            }
+            Op::Class { index, .. } => {
+                if !known(index, &here) {
+                    return Err(MALFORMED);
+                }
+            }
+            Op::Cast { payload, slot, .. } => {
+                carried(room, &payload)?;
+                may_keep(slot, &payload, &mut given)?;
+            }
+            Op::Only { indexes, payload, slot } => {
+                carried(room, &payload)?;
+                may_keep(slot, &payload, &mut given)?;
+                // The bound keeps the set as small as the audience has ever been.
+                if !indexes.iter().all(|index| known(index, &here)) {
+                    return Err(MALFORMED);
+                }
+            }
+            Op::Replay { indexes, slots } => {
+                if !given.has(&slots) || !indexes.iter().all(|index| known(index, &here)) {
+                    return Err(MALFORMED);
+                }
+                replayed = replayed.saturating_add(slots.len().saturating_mul(indexes.len()));
+                if replayed > MAX_REPLAYED {
+                    return Err(LIMIT);
+                }
+            }
+            Op::Drop { slots } => {
+                if !given.has(&slots) {
+                    return Err(MALFORMED);
+                }
+            }
+            Op::End if nth + 1 == element.children.len() => {}
+            Op::End => return Err(MALFORMED),
+        }
+    }
+    Ok(())
+}
+
+/// A payload must be a stanza of this room without `to`.
+fn carried(room: &str, payload: &Incoming) -> Result<(), Refusal> {
+    let kind = payload.facts.0 & Facts::KIND;
+    if jid::bare(&payload.from) != room || payload.has_to || kind > Facts::IQ {
+        return Err(MALFORMED);
+    }
+    Ok(())
+}
+
+/// An envelope that [`check`] has passed, while it is carried out.
+pub(super) struct Taking<'a> {
+    pub link: &'a mut Link,
+    /// Bytes in the slots of all links.
+    pub total: &'a mut u64,
+    pub shared: &'a Shared,
+    pub seq: u64,
+}
+
+impl Taking<'_> {
+    /// Carries out the operations, and says who gets what.
+    pub fn apply(&mut self, consents: &Consents, room: &str, element: &Element<Incoming>) -> Plan {
+        let mut plan = Plan { deliveries: Vec::new(), end: false };
+        let acted_on = element.attr("refusals").and_then(indexes::long).unwrap_or(0);
+        self.link.acted_on(acted_on);
+        for (nth, child) in element.children.iter().enumerate() {
+            let link = &mut *self.link;
+            let Some(op) = Op::read(child, link.audience.bound()) else { continue };
+            match op {
+                Op::Enter { index, jid, class } => {
+                    let served =
+                        consents.get(room, &jid).is_some() && !link.barred.contains_key(&jid);
+                    link.audience.admit(index, jid.clone(), class);
+                    link.index_of.insert(jid, index);
+                    if !served {
+                        link.refuse(self.seq, index, false);
+                    }
+                }
+                Op::Leave { index } => link.audience.seats.leave(index),
+                Op::Class { index, class } => {
+                    #[cfg(feature = "planted-faults")]
+                    if crate::planted::is_classless(room) {
+                        continue;
+                    }
+                    if link.audience.seats.contains(index) {
+                        link.audience.seats.set_class(index, class);
+                    }
+                }
+                Op::Cast { scope, except, slot, payload, .. } => {
+                    let set = link.audience.seats.scope(scope) - except;
+                    #[cfg(feature = "planted-faults")]
+                    let set = crate::planted::surplus(room, &link.audience.seats, set);
+                    plan.deliveries.push((What::Carried(nth), set));
+                    self.keep(slot, &payload);
+                }
+                Op::Only { indexes, slot, payload } => {
+                    let seated = link.audience.seats.all() | &link.refused;
+                    plan.deliveries.push((What::Carried(nth), indexes & seated));
+                    self.keep(slot, &payload);
+                }
+                Op::Replay { indexes, slots } => {
+                    let seated = link.audience.seats.all() | &link.refused;
+                    let set = indexes & seated;
+                    match link.slots.get(&slots) {
+                        Some(stanzas) => plan.deliveries.push((What::Replayed(stanzas), set)),
+                        None => self.miss(set),
+                    }
+                }
+                Op::Drop { slots } => link.slots.drop(&slots, self.total),
+                Op::End => plan.end = true,
+            }
+        }
+        plan
+    }
+
+    fn keep(&mut self, slot: Option<u64>, payload: &Incoming) {
+        let Some(slot) = slot else { return };
+        let packed = payload.packed.as_deref();
+        if !self.link.slots.put(slot, packed, self.total, &self.shared.config) {
+            self.shared.counters.add(Counter::SlotsDropped, 1);
+            self.link.untold = true;
+        }
+    }
+
+    /// Nothing of this envelope is delivered to those for whom something is missing: they get it from
+    /// the primary, in the room's order.
+    fn miss(&mut self, set: RoaringBitmap) {
+        for index in set - &self.link.refused {
+            self.shared.counters.add(Counter::SlotsMissing, 1);
+            self.link.refuse(self.seq, index, true);
+        }
+    }
+}
