@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod ghosts;
 mod hostile;
+mod joins;
 mod link;
 mod native;
 mod normal;
@@ -53,6 +54,7 @@ enum Task {
 fn suites(random: &random::Arguments) -> Vec<Suite> {
     vec![
         link::suite(),
+        joins::suite(),
         transparency::suite(),
         reload::suite(),
         ghosts::suite(),

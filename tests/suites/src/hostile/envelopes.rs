@@ -118,6 +118,13 @@ fn forms(den: &str) -> Vec<(String, &'static str)> {
         "<replay i='0' slots='1'/>",
         "<replay i='0' slots='0-18446744073709551615'/>",
         "<drop slots='0-18446744073709551615'/>",
+        "<replay i='0' slots=''/>",
+        "<replay i='0' slots='0'/>",
+        "<replay i='0'/>",
+        "<replay slots='1'/>",
+        "<replay i='1' slots='1'/>",
+        "<drop slots='1'/>",
+        "<drop/>",
         "<cast n='1'/>",
         "<only i='0'/>",
         "<end/><end/>",
@@ -130,6 +137,24 @@ fn forms(den: &str) -> Vec<(String, &'static str)> {
     }
     forms.push((envelope("e1", "SEQ", &envelope("e1", "SEQ", &cast)), BAD));
     forms.push((envelope("e1", "SEQ", &format!("<end/>{cast}")), BAD));
+    let kept = format!("<only i='0' slot='7'>{stolen}</only>");
+    forms.push((envelope("e1", "SEQ", &format!("{kept}{kept}")), BAD));
+    forms.push((envelope("e1", "SEQ", &format!("<replay i='0' slots='7'/>{kept}")), BAD));
+    let storm = format!("<replay i='0' slots='{}'/>", ["7"; 10_001].join(" "));
+    forms.push((envelope("e1", "SEQ", &format!("{kept}{}", storm.repeat(20))), "limit"));
+    // What begins or ends a stay, or is for one alone, is not kept.
+    for stanza in [
+        format!(
+            "<message xmlns='jabber:client' type='chat' from='{boss}'><body>stolen</body></message>"
+        ),
+        format!("<presence xmlns='jabber:client' type='unavailable' from='{boss}'/>"),
+        format!(
+            "<presence xmlns='jabber:client' from='{boss}'>\
+             <x xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x></presence>"
+        ),
+    ] {
+        forms.push((envelope("e1", "SEQ", &format!("<only i='0' slot='7'>{stanza}</only>")), BAD));
+    }
     // Operations around a payload.
     for op in [
         "cast",
@@ -142,6 +167,9 @@ fn forms(den: &str) -> Vec<(String, &'static str)> {
         "cast n='1' except='0 0'",
         "cast n='1' slot='-1'",
         "cast n='1' slot='99999999999999999999'",
+        "cast n='1' slot='0'",
+        // Beyond the last block.
+        "cast n='1' slot='68719476736'",
         "only",
         "only i=''",
         "only i='0-4294967294'",

@@ -93,7 +93,9 @@ fn answer(stanza: &Element) -> Vec<String> {
         )],
         ("iq", Some("set")) => {
             let epoch = payload(stanza).and_then(|link| link.attr("epoch")).unwrap_or_default();
-            let link = format!("<link xmlns='{NS}' epoch='{epoch}' max-bytes='262144' slots='0'/>");
+            let link = format!(
+                "<link xmlns='{NS}' epoch='{epoch}' max-bytes='262144' slots='0' slot-bytes='0'/>"
+            );
             vec![format!("<iq type='result' from='{to}' to='{from}' id='{id}'>{link}</iq>")]
         }
         _ => Vec::new(),

@@ -9,6 +9,7 @@ mod envelopes;
 mod evil;
 mod reports;
 mod setups;
+mod slots;
 mod tables;
 
 use std::future::Future;
@@ -25,7 +26,7 @@ use crate::scene::{all_have, linked, log_in};
 type Play = for<'a> fn(&'a Scene) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 pub fn suite() -> Suite {
-    let cases: [(&str, Limits, Play); 8] = [
+    let cases: [(&str, Limits, Play); 9] = [
         ("envelopes", &[], |scene| Box::pin(envelopes::garbage(scene))),
         ("strangers", &[], |scene| Box::pin(envelopes::strangers(scene))),
         ("after leaving", &[], |scene| Box::pin(envelopes::after_leaving(scene))),
@@ -33,6 +34,7 @@ pub fn suite() -> Suite {
         ("set-ups", &[], |scene| Box::pin(setups::play(scene))),
         ("reports", &[("retry_min", 1), ("retry_max", 1)], |scene| Box::pin(reports::play(scene))),
         ("limits", bounds::LIMITS, |scene| Box::pin(bounds::limits(scene))),
+        ("slots", slots::LIMITS, |scene| Box::pin(slots::play(scene))),
         ("floods", &[], |scene| Box::pin(bounds::floods(scene))),
     ];
     let mut suite = Suite::new("hostile");

@@ -16,10 +16,10 @@ use crate::traffic::{NS, payload};
 
 /// Answers to the first set-ups; the one after is in order.
 const ANSWERS: [&str; 6] = [
-    "<link epoch='EPOCH' max-bytes='262144' slots='0'><refuse i='0-4294967294'/></link>",
-    "<link epoch='EPOCH' max-bytes='1' slots='0'/>",
-    "<link epoch='other' max-bytes='262144' slots='0'/>",
-    "<link epoch='EPOCH' max-bytes='99999999999999999999' slots='0'/>",
+    "<link epoch='EPOCH' max-bytes='262144' slots='0' slot-bytes='0'><refuse i='0-4294967294'/></link>",
+    "<link epoch='EPOCH' max-bytes='1' slots='0' slot-bytes='0'/>",
+    "<link epoch='other' max-bytes='262144' slots='0' slot-bytes='0'/>",
+    "<link epoch='EPOCH' max-bytes='99999999999999999999' slots='0' slot-bytes='0'/>",
     "<link epoch='EPOCH'/>",
     "<envelope epoch='EPOCH' seq='1'><cast n='1'/></envelope>",
 ];
@@ -120,7 +120,7 @@ fn answer(stanza: &Element, set_ups: &AtomicUsize) -> Vec<String> {
                 let link = ANSWERS
                     .get(n)
                     .copied()
-                    .unwrap_or("<link epoch='EPOCH' max-bytes='262144' slots='0'/>");
+                    .unwrap_or("<link epoch='EPOCH' max-bytes='262144' slots='0' slot-bytes='0'/>");
                 link.replacen(" epoch='EPOCH'", &format!(" xmlns='{NS}' epoch='{epoch}'"), 1)
                     .replacen(" epoch='other'", &format!(" xmlns='{NS}' epoch='other'"), 1)
             }
