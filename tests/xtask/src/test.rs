@@ -1,6 +1,9 @@
 //! `cargo xtask test`: every kind of test, one sum.
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -96,13 +99,45 @@ fn all() -> Result<Tally> {
         tally += Tally::one(false);
         return Ok(tally);
     };
-    for name in suites::list(&program)? {
-        tally += integration(&program, &places, &name)?;
-    }
-    for release in SMOKE.iter().filter(|release| !debian::is_own(release)) {
-        tally += smoke(&program, release)?;
-    }
+    let foreign = SMOKE.iter().filter(|release| !debian::is_own(release));
+    let jobs = suites::list(&program)?.into_iter().map(Job::Suite);
+    tally += in_lanes(&program, &places, jobs.chain(foreign.map(|release| Job::Smoke(release))));
     Ok(tally)
+}
+
+/// What can be done beside other such things: every suite has a network of its own.
+enum Job {
+    /// A suite with the servers at hand.
+    Suite(String),
+    /// The smoke test of a release.
+    Smoke(&'static str),
+}
+
+/// Suites that run at the same time: a good part of their time is waiting.
+const LANES: usize = 2;
+
+fn in_lanes(program: &Path, places: &Places, jobs: impl Iterator<Item = Job>) -> Tally {
+    let jobs = Mutex::new(jobs.collect::<VecDeque<_>>());
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let lane = || {
+        let mut tally = Tally::default();
+        while let Some(job) = next() {
+            let (what, outcome) = match job {
+                Job::Suite(name) => (name.clone(), integration(program, places, &name)),
+                Job::Smoke(release) => (release.to_owned(), smoke(program, release)),
+            };
+            tally += counted(&what, outcome).unwrap_or(Tally::one(false));
+        }
+        tally
+    };
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        let mut all = Tally::default();
+        for lane in lanes {
+            all += lane.join().unwrap_or(Tally::one(false));
+        }
+        all
+    })
 }
 
 /// One suite with another release's servers. A mirror need not have every release, except where
@@ -126,9 +161,8 @@ fn servers(releases: &Releases) -> Result<Tally> {
     let places = Places::of(Some(releases))?;
     let mut tally = kit(&places)?;
     let program = suites::build_suites()?;
-    for name in suites::list(&program)? {
-        tally += integration(&program, &places, &name)?;
-    }
+    let jobs = suites::list(&program)?.into_iter().map(Job::Suite);
+    tally += in_lanes(&program, &places, jobs);
     Ok(tally)
 }
 
