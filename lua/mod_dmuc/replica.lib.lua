@@ -243,15 +243,34 @@ return function (core)
 
 	local role = {};
 
-	--- Consent records of sessions that were there before the module: to whom they have sent directed presence
-	-- may be rooms, and the rooms' answers are still to be seen or will never come.
+	--- Consent records of sessions that were there before the module. Those that it has left with them still
+	-- hold for rooms that they have not left since; of others only directed presence is known: that may be
+	-- to rooms, whose answers are still to be seen or will never come.
 	local function rebuild()
 		for jid, session in pairs(full_sessions) do
 			if session.host == module.host then
+				local kept = session.dmuc_consents or {};
+				session.dmuc_consents = nil;
 				for to in pairs(session.directed or {}) do
-					local domain = s_match(to, "^[^@/]+@([^/]+)/");
-					if domain and not hosts[domain] then replica:outgoing(now(), jid, to, join_facts); end
+					local room, domain = s_match(to, "^([^@/]+@([^/]+))/");
+					if kept[room] then
+						replica:import_consent(now(), room, jid, kept[room]);
+					elseif domain and not hosts[domain] then
+						replica:outgoing(now(), jid, to, join_facts);
+					end
 				end
+			end
+		end
+	end
+
+	-- Nothing else lives as long as a session and no longer.
+	local function leave_behind()
+		for _, record in ipairs(replica:consents()) do
+			local room, jid, opaque = record[1], record[2], record[3];
+			local session = full_sessions[jid];
+			if session then
+				session.dmuc_consents = session.dmuc_consents or {};
+				session.dmuc_consents[room] = opaque;
 			end
 		end
 	end
@@ -279,7 +298,9 @@ return function (core)
 	function role.stop()
 		if broken then return; end
 		local ok, actions = pcall(replica.close, replica, now());
-		if ok then perform(actions); else break_off(actions); end
+		if not ok then return break_off(actions); end
+		perform(actions);
+		leave_behind();
 	end
 
 	function role.save()

@@ -13,7 +13,7 @@ use crate::scene::{PAIRINGS, Pairing, all_have, join_all, linked, log_in, names,
 use crate::traffic;
 
 /// Which end loses its module.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Replica,
     Primary,
@@ -99,8 +99,15 @@ async fn come_and_go(lab: &Lab, end: End, room: &str, stop: &AtomicBool) -> Resu
             sleep(Duration::from_millis(500)).await;
             let plain = traffic::sort(&wire.records()[before..], "b", room).plain;
             ensure!(plain > 0, "no plain copies while the module is away");
+            let away = wire.records().len();
             server.load_dmuc().await?;
             linked(wire, room, round + 1).await?;
+            if end == End::Replica {
+                // Not by the primary's next attempt, which may be an hour away.
+                let announced =
+                    wire.records()[away..].iter().any(|record| record.xml.contains("<announce"));
+                ensure!(announced, "linked again, but the replica has not announced itself");
+            }
             let before = wire.records().len();
             until("envelopes again", Duration::from_secs(10), || {
                 traffic::sort(&wire.records()[before..], "b", room).casts > 0
