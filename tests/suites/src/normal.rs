@@ -17,7 +17,7 @@
 //!
 //! and for one thing that is meant to be different: the feature that says that a server speaks dmuc.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use dmuc_testkit::minidom::Element;
@@ -52,7 +52,8 @@ pub struct Heard {
 
 /// Brings all that a client received into normal form. `muc` is the domain of the rooms.
 /// `lists` for a room of Prosody, which sends such a list also to somebody who is inside: who becomes a
-/// moderator, or enters again.
+/// moderator, or enters again. Who has blocked a room has not heard that he is out of it; of others than
+/// Prosody's the list is then known by its end, the own presence, and by naming each occupant once.
 pub fn heard(received: &[Received], muc: &str, lists: bool, known: &Known) -> Heard {
     let mut heard = Heard::default();
     // What the room under way has sent since its list of occupants may have begun.
@@ -75,11 +76,15 @@ pub fn heard(received: &[Received], muc: &str, lists: bool, known: &Known) -> He
         }
         let occupant = stanza.element.name() == "presence" && stanza.attr("type").is_empty();
         let own = stanza.statuses().contains(&110);
-        if occupant && !own && (lists || !inside) {
+        if occupant && !own {
             entering.push((stanza.attr("from").to_owned(), text));
             continue;
         }
-        list(&mut entering, &mut heard.rooms);
+        let again = occupant && own && names_each_once(&entering);
+        if lists || !inside || again {
+            entering.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        heard.rooms.extend(entering.drain(..).map(|(_, text)| text));
         heard.rooms.push(text);
         if occupant && own {
             inside = true;
@@ -87,14 +92,16 @@ pub fn heard(received: &[Received], muc: &str, lists: bool, known: &Known) -> He
             inside = false;
         }
     }
-    list(&mut entering, &mut heard.rooms);
+    if lists || !inside {
+        entering.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    heard.rooms.extend(entering.into_iter().map(|(_, text)| text));
     heard
 }
 
-/// Puts the presences of a list in order; those of one occupant stay in theirs.
-fn list(entering: &mut Vec<(String, String)>, rooms: &mut Vec<String>) {
-    entering.sort_by(|a, b| a.0.cmp(&b.0));
-    rooms.extend(entering.drain(..).map(|(_, text)| text));
+fn names_each_once(list: &[(String, String)]) -> bool {
+    let nicks: BTreeSet<&str> = list.iter().map(|(from, _)| from.as_str()).collect();
+    nicks.len() == list.len() && list.len() > 2
 }
 
 /// Whether this is the room's own end of the recipient's stay.

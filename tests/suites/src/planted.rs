@@ -38,7 +38,7 @@ async fn found(pairing: Pairing, script: Script) -> Result<()> {
     let faulty = stage("-planted-faults")?;
     let plain = pairing.lab_with(&format!("{name}-plain"), |spec| spec.dmuc(false));
     let planted = pairing.lab_with(&name, |spec| {
-        let mut spec = spec.dmuc_option("retry_min", 1000);
+        let mut spec = spec.dmuc_option("retry_min", 1);
         spec.stage = Some(faulty.clone());
         spec
     });

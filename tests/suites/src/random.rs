@@ -87,7 +87,7 @@ fn lab(pairing: Pairing, name: &str, dmuc: bool) -> LabBuilder {
             Kind::Prosody => spec.option("muc_room_default_history_length", 50),
         };
         // That a server has no dmuc is not to be remembered for long.
-        [("retry_min", 200), ("retry_max", 1000), ("support_no", 1000)]
+        [("retry_min", 1), ("retry_max", 1), ("support_no", 1)]
             .into_iter()
             .fold(spec.dmuc(dmuc), |spec, (name, value)| spec.dmuc_option(name, value))
     };

@@ -98,7 +98,7 @@ pub async fn compare(
         }
     };
     let plain = pairing.lab_with(&format!("{group}-plain"), |spec| change(spec).dmuc(false));
-    let dmuc = pairing.lab_with(group, |spec| change(spec).dmuc_option("retry_min", 1000));
+    let dmuc = pairing.lab_with(group, |spec| change(spec).dmuc_option("retry_min", 1));
     let (plain, dmuc) = try_join(plain.start(), dmuc.start()).await?;
     let label = format!("transparency: {pairing} {group}");
     let outcome = compare_in(&plain, &dmuc, &scripts, &label).await;

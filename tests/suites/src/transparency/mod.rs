@@ -8,6 +8,7 @@ mod questions;
 mod roles;
 mod room;
 mod sessions;
+mod storms;
 mod subscribers;
 mod unnoticed;
 
@@ -34,6 +35,7 @@ const GROUPS: &[(&str, &[&[Script]])] = &[
     ("nicks", &[nicks::NICKS, nicks::OUT]),
     ("roles", &[roles::ROLES, roles::LARGE]),
     ("room", &[room::SCRIPTS]),
+    ("storms", &[storms::SCRIPTS]),
     ("questions", &[questions::SCRIPTS]),
     ("payloads", &[payloads::SCRIPTS]),
     ("archive", &[archive::SCRIPTS, subscribers::SCRIPTS]),
