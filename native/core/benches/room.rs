@@ -79,6 +79,45 @@ fn deliver(bencher: Bencher<'_, '_>, occupants: usize) {
     });
 }
 
+/// Rooms, and occupants of each at one server.
+const ROOMS: &[(usize, usize)] = &[(1, 500), (1, 5000), (200, 100)];
+
+/// What primaries keep of rooms whose replica holds the list: see the most that is allocated.
+#[divan::bench(args = ROOMS, sample_count = 3)]
+fn keep_primary((rooms, occupants): (usize, usize)) -> Vec<Room> {
+    let rooms = (0..rooms).map(|_| {
+        let mut primary = Primary::linked(occupants, 1);
+        let sessions = primary.sessions.clone();
+        let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+        primary.join("late@s0.test/r", &to);
+        primary.acknowledge();
+        primary.room
+    });
+    rooms.collect()
+}
+
+/// What a replica keeps of such rooms, with stanzas of 670 bytes.
+#[divan::bench(args = ROOMS, sample_count = 3)]
+fn keep_replica((rooms, occupants): (usize, usize)) -> Vec<Replica> {
+    let rooms = (0..rooms).map(|_| {
+        let mut replica = linked_replica(occupants);
+        for first in (0..occupants).step_by(400) {
+            let mut envelope = Element::new("envelope").with("epoch", "e");
+            envelope = envelope.with("seq", first / 400 + 1);
+            envelope.children.extend((first..occupants.min(first + 400)).map(|n| {
+                let mut only = Element::new("only").with("i", 0).with("slot", n + 1);
+                let packed = Some(vec![b'x'; 670].into());
+                only.payload = Some(Incoming { packed, ..carried(PRESENCE) });
+                only
+            }));
+            let actions = replica.envelope(NOW, ROOM, "dmuc-e.1", &envelope);
+            assert!(matches!(actions.list[0], Action::Deliver { .. }));
+        }
+        replica
+    });
+    rooms.collect()
+}
+
 /// A room whose domains are all linked.
 struct Primary {
     room: Room,
@@ -169,13 +208,17 @@ impl Primary {
         let actions = self.room.event(NOW, payloads, copies);
         self.events += 1;
         if self.events.is_multiple_of(ACK_EVERY) {
-            for status in self.room.status() {
-                let epoch = status.epoch.expect("linked");
-                let report = Element::new("report").with("epoch", epoch).with("ack", status.seq);
-                self.room.report(NOW, &status.domain, &report);
-            }
+            self.acknowledge();
         }
         actions
+    }
+
+    fn acknowledge(&mut self) {
+        for status in self.room.status() {
+            let epoch = status.epoch.expect("linked");
+            let report = Element::new("report").with("epoch", epoch).with("ack", status.seq);
+            self.room.report(NOW, &status.domain, &report);
+        }
     }
 }
 

@@ -82,6 +82,15 @@ impl Seats {
         &self.all
     }
 
+    /// How many a scope has.
+    pub fn len(&self, scope: Scope) -> u64 {
+        match scope {
+            Scope::All => self.all.len(),
+            Scope::Class(Class::Full) => self.full.len(),
+            Scope::Class(Class::Anonymous) => self.all.len() - self.full.len(),
+        }
+    }
+
     pub fn scope(&self, scope: Scope) -> RoaringBitmap {
         match scope {
             Scope::All => self.all.clone(),

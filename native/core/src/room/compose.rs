@@ -391,6 +391,11 @@ fn cheapest(seats: &Seats, set: &RoaringBitmap) -> (Option<(Scope, RoaringBitmap
         (Scope::Class(Class::Full), " class='full'".len()),
     ];
     for (scope, markup) in scopes {
+        let size = seats.len(scope);
+        // A small part of many is not named by those whom it leaves out, and many are dear to copy.
+        if size < set.len() || size > 4 * set.len() + 16 {
+            continue;
+        }
         let all = seats.scope(scope);
         if all.is_empty() || !set.is_subset(&all) {
             continue;
