@@ -3,18 +3,14 @@
 mod sim;
 
 use dmuc_core::{Action, Counter, Element, Facts, Incoming, Millis, Replica};
-use sim::scene::{B, count, linked, operations, say, state, user};
-use sim::{Down, ROOM, World};
+use sim::scene::{B, count, linked, on_the_way, operations, say, state, user};
+use sim::{ROOM, World};
 
 /// Somebody joins; the operations that he costs, not yet arrived.
 fn join(world: &mut World, n: usize) -> Vec<Element<dmuc_core::Payload>> {
     world.homes[0].join(world.now, &user(n), &format!("n{n}"));
     while world.arrive_up(0) {}
-    let envelopes = world.homes[0].down.iter().filter_map(|down| match down {
-        Down::Envelope { body, .. } => Some(body.children.clone()),
-        _ => None,
-    });
-    envelopes.flatten().collect()
+    on_the_way(world).cloned().collect()
 }
 
 fn named<'a, P>(ops: &'a [Element<P>], name: &str) -> Vec<&'a Element<P>> {
@@ -106,14 +102,7 @@ fn only_what_can_be_wanted_again_gets_a_slot() {
     world.happen(copies);
     let copies = world.muc.away(&user(3));
     world.happen(copies);
-    let slots: Vec<(bool, u32)> = world.homes[0]
-        .down
-        .iter()
-        .filter_map(|down| match down {
-            Down::Envelope { body, .. } => Some(&body.children),
-            _ => None,
-        })
-        .flatten()
+    let slots: Vec<(bool, u32)> = on_the_way(&world)
         .filter_map(|op| Some((op.attr("slot").is_some(), op.payload.as_ref()?.facts().0)))
         .collect();
     assert!(slots.len() >= 5, "{slots:?}");

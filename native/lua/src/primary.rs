@@ -106,8 +106,7 @@ impl LuaUserData for RoomHandle {
                 let digest = inspect::number(&digest)?;
                 this.0.call(|room| match room.capture(millis(now), &to, facts) {
                     Verdict::Pass => (0, None),
-                    Verdict::Hold if facts.is_lasting() => (1, room.recall(&to, digest)),
-                    Verdict::Hold => (1, None),
+                    Verdict::Hold => (1, room.recall(&to, digest)),
                     Verdict::PassPoll => (2, None),
                 })
             },

@@ -51,7 +51,7 @@ fn room_capture<'a>(
         Verdict::Hold if stanza.is_atom() => atoms::hold().encode(env),
         Verdict::Hold => {
             let name = digest::of(stanza);
-            let known = if facts.is_lasting() { room.recall(&to, name) } else { None };
+            let known = room.recall(&to, name);
             let known = known.map_or_else(|| atoms::undefined().encode(env), |id| id.encode(env));
             (atoms::hold(), digest::out(env, name), known).encode(env)
         }

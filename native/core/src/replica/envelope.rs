@@ -184,13 +184,11 @@ impl Taking<'_> {
                     self.keep(slot, &payload);
                 }
                 Op::Only { indexes, slot, payload } => {
-                    let seated = link.audience.seats.all() | &link.refused;
-                    plan.deliveries.push((What::Carried(nth), indexes & seated));
+                    plan.deliveries.push((What::Carried(nth), link.inside(indexes)));
                     self.keep(slot, &payload);
                 }
                 Op::Replay { indexes, slots } => {
-                    let seated = link.audience.seats.all() | &link.refused;
-                    let set = indexes & seated;
+                    let set = link.inside(indexes);
                     match link.slots.get(&slots) {
                         Some(stanzas) => plan.deliveries.push((What::Replayed(stanzas), set)),
                         None => self.miss(set),

@@ -68,6 +68,11 @@ impl Link {
         self.audience.forget(index);
     }
 
+    /// Those of a set who have not left, served or not.
+    pub fn inside(&self, indexes: RoaringBitmap) -> RoaringBitmap {
+        indexes & (self.audience.seats.all() | &self.refused)
+    }
+
     /// From this envelope on, this index is not served; for `missing` a slot the session may enter
     /// under another.
     pub fn refuse(&mut self, seq: u64, index: u32, missing: bool) {

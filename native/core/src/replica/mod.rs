@@ -23,6 +23,7 @@ use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, 
 const ANNOUNCE_BATCH: usize = 50;
 /// Time between two such batches.
 const ANNOUNCE_PAUSE: u64 = 1000;
+
 /// A link, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {

@@ -82,12 +82,11 @@ impl Slots {
 
     /// What is in these slots, or nothing if one of them is empty: the primary will be told which.
     pub fn get(&mut self, slots: &SlotList) -> Option<Vec<Arc<[u8]>>> {
-        let empty: Vec<u64> = slots.iter().filter(|slot| !self.held.contains_key(slot)).collect();
-        if empty.is_empty() {
-            return Some(slots.iter().filter_map(|slot| self.held.get(&slot).cloned()).collect());
+        let all: Option<Vec<_>> = slots.iter().map(|slot| self.held.get(&slot).cloned()).collect();
+        if all.is_none() {
+            self.dropped.extend(slots.iter().filter(|slot| !self.held.contains_key(slot)));
         }
-        self.dropped.extend(empty);
-        None
+        all
     }
 
     /// Forgets what is in these slots.

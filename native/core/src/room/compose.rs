@@ -182,10 +182,11 @@ impl<'a> Composer<'a> {
     ) {
         let facts = payload.facts();
         let listed = entering && facts.is_available() && facts.is_lasting();
-        let short = indexes::text_len(set) <= payload.bytes().len();
         match self.link.slots.find(payload) {
             Some(slot) if listed => self.list(slot, payload, set),
-            Some(slot) if short => self.replay(slot, payload, set),
+            Some(slot) if indexes::text_len(set) <= payload.bytes().len() => {
+                self.replay(slot, payload, set)
+            }
             Some(_) => {
                 self.close_list();
                 self.carry(payload, group, set, numbers, None);

@@ -1,6 +1,6 @@
 //! A room with occupants at one domain, b.test.
 
-use dmuc_core::Counter;
+use dmuc_core::{Counter, Element, Payload};
 
 use super::{Down, World};
 
@@ -52,16 +52,16 @@ pub fn received(world: &World, n: usize) -> usize {
     world.homes[0].received.get(&user(n)).map_or(0, Vec::len)
 }
 
-/// The operations on their way to b.test, by name.
+/// The operations on their way to b.test.
+pub fn on_the_way(world: &World) -> impl Iterator<Item = &Element<Payload>> {
+    let envelopes = world.homes[0].down.iter().filter_map(|down| match down {
+        Down::Envelope { body, .. } => Some(&body.children),
+        _ => None,
+    });
+    envelopes.flatten()
+}
+
+/// The same, by name.
 pub fn operations(world: &World) -> Vec<String> {
-    world.homes[0]
-        .down
-        .iter()
-        .filter_map(|down| match down {
-            Down::Envelope { body, .. } => Some(&body.children),
-            _ => None,
-        })
-        .flatten()
-        .map(|op| op.name.clone())
-        .collect()
+    on_the_way(world).map(|op| op.name.clone()).collect()
 }
