@@ -20,10 +20,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use anyhow::Result;
 use dmuc_testkit::minidom::Element;
 use dmuc_testkit::minidom::Node;
-use dmuc_testkit::{Received, xml};
+use dmuc_testkit::{Client, Kind, Received, Server, xml};
 
+use crate::scene::SOON;
 use crate::traffic;
 
 /// Whose parts come in the order of a hash table.
@@ -39,7 +41,7 @@ const ANY: &str = "~";
 const OWN_IDS: &str = "kit-";
 
 /// What the ids of such questions begin with.
-pub const WAITING: &str = "waiting-";
+const WAITING: &str = "waiting-";
 
 /// A client's stanzas, each in normal form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,11 +52,34 @@ pub struct Heard {
     pub others: Vec<String>,
 }
 
+/// Asks the room something and waits for the answer, which comes after all that it sent before; that
+/// this was asked is not compared.
+pub async fn wait_for_room(client: &Client, room: &str) -> Result<()> {
+    let id = format!("{WAITING}{}", client.fresh_id());
+    client.send_xml(&format!(
+        "<iq to='{room}' type='get' id='{id}'>\
+         <query xmlns='http://jabber.org/protocol/disco#info'/></iq>"
+    ))?;
+    client.wait_for(|r| r.attr("id") == id, SOON).await.map(drop)
+}
+
+/// What each client has heard of rooms of `server`, and of others, in normal form.
+pub fn heard_by_all(
+    clients: impl Iterator<Item = (String, Vec<Received>)>,
+    server: &Server,
+) -> BTreeMap<String, Heard> {
+    let (muc, lists) = (server.muc(), server.kind() == Kind::Prosody);
+    let all: Vec<_> = clients.collect();
+    let mut known = Known::default();
+    all.iter().for_each(|(_, received)| known.learn(received, &muc));
+    all.into_iter().map(|(who, received)| (who, heard(&received, &muc, lists, &known))).collect()
+}
+
 /// Brings all that a client received into normal form. `muc` is the domain of the rooms.
 /// `lists` for a room of Prosody, which sends such a list also to somebody who is inside: who becomes a
 /// moderator, or enters again. Who has blocked a room has not heard that he is out of it; of others than
 /// Prosody's the list is then known by its end, the own presence, and by naming each occupant once.
-pub fn heard(received: &[Received], muc: &str, lists: bool, known: &Known) -> Heard {
+fn heard(received: &[Received], muc: &str, lists: bool, known: &Known) -> Heard {
     let mut heard = Heard::default();
     // What the room under way has sent since its list of occupants may have begun.
     let mut entering: Vec<(String, String)> = Vec::new();
@@ -119,11 +144,11 @@ fn ends(stanza: &Received) -> bool {
 /// The ids that a room has given to its messages, each with a number: theirs in the order of their
 /// appearance, which is the same in both runs although they are not.
 #[derive(Clone, Debug, Default)]
-pub struct Known(BTreeMap<String, usize>);
+struct Known(BTreeMap<String, usize>);
 
 impl Known {
     /// Learns those that a client has been told. `muc` is the domain of the rooms.
-    pub fn learn(&mut self, received: &[Received], muc: &str) {
+    fn learn(&mut self, received: &[Received], muc: &str) {
         for stanza in received.iter().filter(|stanza| xml::domain(stanza.attr("from")) == muc) {
             self.look(&stanza.element, muc);
         }

@@ -12,11 +12,10 @@ mod words;
 mod writer;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use dmuc_testkit::{Kind, LabBuilder, ServerSpec};
 use futures::future::{join, try_join};
@@ -24,7 +23,7 @@ use serde_json::json;
 
 use self::play::Place;
 use self::script::Script;
-use crate::normal::Heard;
+use crate::oracle::{self, same};
 use crate::runner::Suite;
 use crate::scene::{PAIRINGS, Pairing};
 
@@ -208,44 +207,8 @@ impl Pair<'_> {
 
 /// What came of a script.
 struct Run {
-    heard: BTreeMap<String, Heard>,
+    heard: oracle::Run,
     /// Stanzas of the room to other servers in envelopes, and beside them.
     carried: usize,
     plain: usize,
-}
-
-/// The first difference in what each client heard.
-fn same(one: &BTreeMap<String, Heard>, other: &BTreeMap<String, Heard>) -> Result<()> {
-    let mut differences = Vec::new();
-    for (who, left) in one {
-        let right = other.get(who).with_context(|| format!("{who} is missing"))?;
-        for (what, left, right) in
-            [("the room", &left.rooms, &right.rooms), ("others", &left.others, &right.others)]
-        {
-            let at = (0..left.len().max(right.len())).find(|&at| left.get(at) != right.get(at));
-            let Some(at) = at else { continue };
-            let around = |list: &[String]| -> String {
-                let lines = list.iter().skip(at.saturating_sub(1)).take(4);
-                lines.map(|line| format!("      {}\n", shorten(line))).collect()
-            };
-            differences.push(format!(
-                "{who} got of {what} at {at} ({} and {} stanzas)\n    plain:\n{}    other:\n{}",
-                left.len(),
-                right.len(),
-                around(left),
-                around(right)
-            ));
-        }
-    }
-    match differences.is_empty() {
-        true => Ok(()),
-        false => bail!("{} differences\n{}", differences.len(), differences.join("")),
-    }
-}
-
-fn shorten(line: &str) -> String {
-    match line.char_indices().nth(400) {
-        Some((end, _)) => format!("{}… ({} bytes)", &line[..end], line.len()),
-        None => line.to_owned(),
-    }
 }

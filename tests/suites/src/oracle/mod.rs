@@ -189,9 +189,10 @@ fn save_wires(plain: &Lab, dmuc: &Lab, script: &str) -> Result<()> {
     Ok(())
 }
 
-type Run = BTreeMap<String, Heard>;
+pub type Run = BTreeMap<String, Heard>;
 
-fn same(without: &Run, with: &Run) -> Result<()> {
+/// The first difference in what each client heard.
+pub fn same(without: &Run, with: &Run) -> Result<()> {
     let mut differences = Vec::new();
     for (who, plain) in without {
         let dmuc = with.get(who).with_context(|| format!("{who} is missing"))?;

@@ -8,7 +8,7 @@ use dmuc_testkit::{Client, ClientOptions, Lab, Transcript};
 use futures::future::try_join_all;
 
 use super::Run;
-use crate::normal::{self, Heard, Known, WAITING};
+use crate::normal::{self, Heard};
 use crate::scene::{SOON, until};
 
 /// The user name of somebody in a script.
@@ -245,14 +245,7 @@ impl<'a> Stage<'a> {
 
     /// [`Stage::ask_room`] that leaves no trace.
     async fn wait_for_room(&self, who: &str) -> Result<()> {
-        let client = &self[who];
-        let id = format!("{WAITING}{}", client.fresh_id());
-        client.send_xml(&format!(
-            "<iq to='{}' type='get' id='{id}'>\
-             <query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
-            self.room
-        ))?;
-        client.wait_for(|r| r.attr("id") == id, SOON).await.map(drop)
+        normal::wait_for_room(&self[who], &self.room).await
     }
 
     /// A fact that has to be the same in both runs.
@@ -298,17 +291,9 @@ impl<'a> Stage<'a> {
 
     /// Ends it: what everybody has heard.
     pub async fn finish(mut self) -> Result<Run> {
-        let muc = self.lab.server("a").muc();
-        let lists = self.lab.server("a").kind() == dmuc_testkit::Kind::Prosody;
-        let people = self.people.iter().map(|(who, client)| (who, client.received()));
-        let former = self.former.iter().map(|(who, transcript)| (who, transcript.received()));
-        let all: Vec<_> = people.chain(former).collect();
-        let mut known = Known::default();
-        all.iter().for_each(|(_, received)| known.learn(received, &muc));
-        let mut run: Run = all
-            .iter()
-            .map(|(who, received)| ((*who).clone(), normal::heard(received, &muc, lists, &known)))
-            .collect();
+        let people = self.people.iter().map(|(who, client)| (who.clone(), client.received()));
+        let former = self.former.iter().map(|(who, old)| (who.clone(), old.received()));
+        let mut run = normal::heard_by_all(people.chain(former), self.lab.server("a"));
         let notes = std::mem::take(&mut self.notes);
         run.insert("notes".into(), Heard { rooms: notes, others: Vec::new() });
         for client in std::mem::take(&mut self.people).into_values() {

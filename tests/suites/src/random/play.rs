@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dmuc_testkit::{Client, Kind, Lab, Received, xml};
+use dmuc_testkit::{Client, Lab, Received, xml};
 use futures::future::{Either, select, try_join_all};
 use tokio::time::sleep;
 
 use super::Run;
 use super::script::{Action, FIRST, SESSIONS, Script, user};
 use super::words::VCARD;
-use crate::normal::{self, Known, WAITING};
+use crate::normal;
 use crate::scene::{SOON, linked, until};
 use crate::traffic;
 
@@ -333,14 +333,7 @@ impl Cast<'_> {
     }
 
     async fn wait_for_room(&self, s: usize) -> Result<()> {
-        let client = &self.sessions[s];
-        let id = format!("{WAITING}{}", client.fresh_id());
-        client.send_xml(&format!(
-            "<iq to='{}' type='get' id='{id}'>\
-             <query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
-            self.room
-        ))?;
-        client.wait_for(|r| r.attr("id") == id, SOON).await.map(drop)
+        normal::wait_for_room(&self.sessions[s], &self.room).await
     }
 
     async fn end(self) -> Result<Run> {
@@ -360,14 +353,7 @@ impl Cast<'_> {
         let live = live.map(|(s, client)| (SESSIONS[s].1.to_owned(), client.received()));
         let former = self.former.into_iter().enumerate();
         let former = former.map(|(nth, (who, old))| (format!("{who} before drop {nth}"), old));
-        let all: Vec<_> = live.chain(former).collect();
-        let a = self.place.lab.server("a");
-        let mut known = Known::default();
-        all.iter().for_each(|(_, received)| known.learn(received, &a.muc()));
-        for (who, received) in all {
-            let lists = a.kind() == Kind::Prosody;
-            run.heard.insert(who, normal::heard(&received, &a.muc(), lists, &known));
-        }
+        run.heard = normal::heard_by_all(live.chain(former), self.place.lab.server("a"));
         try_join_all(self.sessions.into_iter().map(Client::disconnect)).await?;
         Ok(run)
     }
