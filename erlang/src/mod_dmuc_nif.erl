@@ -5,7 +5,8 @@
 -module(mod_dmuc_nif).
 
 -export([check/0]).
--export([info/0, namespace/0, options/0, shared_new/1, counters/1, is_envelope_id/1, log_drain/1]).
+-export([info/0, namespace/0, options/0, shared_new/1, counters/1, is_envelope_id/1,
+         is_question_id/1, log_drain/1]).
 -export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
          support_announced/3, support_forget/2, support_export/3, support_import/5]).
 -export([digest/1]).
@@ -15,7 +16,7 @@
          room_tick/2, room_close/2, room_status/1]).
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
-         replica_setup/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
+         replica_setup/5, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
          replica_announce/2, replica_close/2, replica_status/1]).
 -export_type([millis/0, jid/0, facts/0, xmlel/0, payload_in/0, payload_ref/0, incoming/0,
               body/0, action/0, actions/0, digest/0]).
@@ -26,7 +27,7 @@
 
 %% What this wrapper was written against.
 -define(VERSION, <<"0.1.0">>).
--define(ABI, 2).
+-define(ABI, 3).
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().
@@ -60,6 +61,8 @@
                   {result, xmlel()} |
                   {setup_error, Condition :: binary(), Dmuc :: binary()} |
                   {evict, Room :: jid(), Nick :: binary(), Session :: jid()} |
+                  {depart, Room :: jid(), Nick :: binary(), Session :: jid()} |
+                  {link_over, Room :: binary()} |
                   {consent_changed, Room :: binary(), Session :: binary()} |
                   {announce, Room :: jid()}.
 -type actions() :: {Wake :: undefined | millis(), [action()]}.
@@ -127,6 +130,9 @@ counters(_Shared) -> ?NIF.
 
 -spec is_envelope_id(binary()) -> boolean().
 is_envelope_id(_Id) -> ?NIF.
+
+-spec is_question_id(binary()) -> boolean().
+is_question_id(_Id) -> ?NIF.
 
 -spec log_drain(pos_integer()) -> {[{error | warning | info | debug, binary()}],
                                    Dropped :: non_neg_integer()}.
@@ -224,8 +230,11 @@ replica_import_consent(_Replica, _Now, _Room, _Session, _Record) -> ?NIF.
 -spec replica_unknown_sessions(native(), jid(), body()) -> [binary()].
 replica_unknown_sessions(_Replica, _Room, _Body) -> ?NIF.
 
--spec replica_setup(native(), millis(), jid(), body()) -> actions().
-replica_setup(_Replica, _Now, _From, _Body) -> ?NIF.
+-spec replica_setup(native(), millis(), jid(), body(), Gone :: [binary()]) -> actions().
+replica_setup(_Replica, _Now, _From, _Body, _Gone) -> ?NIF.
+
+-spec replica_returned(native(), millis(), jid(), binary()) -> actions().
+replica_returned(_Replica, _Now, _From, _Id) -> ?NIF.
 
 -spec replica_envelope(native(), millis(), jid(), binary(), body()) -> actions().
 replica_envelope(_Replica, _Now, _From, _Id, _Body) -> ?NIF.

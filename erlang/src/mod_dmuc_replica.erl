@@ -8,8 +8,8 @@
 -export([s2s_receive_packet/1, s2s_send_packet/1, sm_remove_connection_hook/3,
          disco_local_features/5]).
 %% For the server process
--export([find/1, register/1, unregister/1, setup/2, envelope/4, perform/2, session_gone/2,
-         take_leave/1]).
+-export([find/1, register/1, unregister/1, setup/2, envelope/4, returned/2, perform/2,
+         session_gone/2, take_leave/1]).
 
 -compile({no_auto_import, [register/2, unregister/1]}).
 
@@ -72,7 +72,8 @@ received(#presence{} = Pkt, From, #jid{luser = U, lresource = R} = To, _State)
 received(#message{type = normal} = Pkt, #jid{luser = U, lresource = <<>>} = From,
          #jid{luser = <<>>, lresource = <<>>, lserver = Host}, State) when U /= <<>> ->
     case {find(Host), mod_dmuc_xml:element(Pkt)} of
-        {#replica{} = Replica, #xmlel{name = <<"envelope">>}} ->
+        {#replica{} = Replica, #xmlel{name = Name}}
+          when Name == <<"envelope">>; Name == <<"resume">> ->
             case is_from_stream(From, State) of
                 true -> envelope(Replica, Pkt, State, may_forward);
                 false -> pass
@@ -89,6 +90,17 @@ received(#iq{type = set} = IQ, #jid{luser = U, lresource = <<>>} = From,
                 false -> pass
             end;
         _ ->
+            pass
+    end;
+received(#message{type = error, id = Id} = Pkt, #jid{luser = U, lresource = <<>>} = From,
+         #jid{luser = <<>>, lresource = <<>>, lserver = Host}, State) when U /= <<>> ->
+    case find(Host) of
+        #replica{} = Replica ->
+            case mod_dmuc_nif:is_question_id(Id) andalso is_from_stream(From, State) of
+                true -> returned(Replica, Pkt), {drop, State};
+                false -> pass
+            end;
+        undefined ->
             pass
     end;
 received(#message{type = Type, id = Id} = Pkt,
@@ -226,11 +238,14 @@ setup(#replica{host = Host, server = Server} = Replica, #iq{from = From} = IQ) -
             {Body, _} = mod_dmuc_xml:incoming(El),
             locked(Server, Room,
                    fun() ->
-                           import_unknown(Replica, From, Body),
                            #replica{handle = Handle} = Replica,
+                           LFrom = mod_dmuc_xml:ljid(From),
+                           import_unknown(Replica, From, Body),
+                           Unknown = mod_dmuc_nif:replica_unknown_sessions(Handle, LFrom, Body),
+                           Gone = [Jid || Jid <- Unknown, not is_connected(Jid)],
                            {_, List} = Actions =
-                               mod_dmuc_nif:replica_setup(Handle, mod_dmuc:now(),
-                                                          mod_dmuc_xml:ljid(From), Body),
+                               mod_dmuc_nif:replica_setup(Handle, mod_dmuc:now(), LFrom, Body,
+                                                          Gone),
                            %% Before the answer, and only for a link: anybody can ask.
                            lists:keymember(result, 1, List) andalso
                                mod_dmuc_store:claim(Host, Room),
@@ -239,6 +254,28 @@ setup(#replica{host = Host, server = Server} = Replica, #iq{from = From} = IQ) -
             ok;
         Node ->
             gen_server:cast({Server, Node}, {setup, IQ})
+    end.
+
+-spec is_connected(binary()) -> boolean().
+is_connected(Session) ->
+    #jid{luser = U, lserver = S, lresource = R} = jid:decode(Session),
+    ejabberd_sm:get_session_pid(U, S, R) /= none.
+
+%% The room's server does not know the link that was asked about.
+-spec returned(#replica{}, message()) -> ok.
+returned(#replica{host = Host, server = Server, handle = Handle} = Replica,
+         #message{from = From, id = Id} = Pkt) ->
+    Room = bare(From),
+    case mod_dmuc_store:owner(Host, Room) of
+        undefined ->
+            locked(Server, Room,
+                   fun() ->
+                           perform(Replica,
+                                   mod_dmuc_nif:replica_returned(Handle, mod_dmuc:now(),
+                                                                 mod_dmuc_xml:ljid(From), Id))
+                   end);
+        Node ->
+            gen_server:cast({Server, Node}, {returned, Pkt})
     end.
 
 -spec envelope(#replica{}, message(), state(), may_forward | here) -> {drop, state()} | pass.
@@ -292,6 +329,8 @@ replays(#xmlel{children = Ops}) ->
 
 %% Takes note of the last envelope carried out, for the leave-taking without the core.
 -spec handled(#replica{}, binary(), xmlel(), mod_dmuc_nif:actions()) -> ok.
+handled(_Replica, _Room, #xmlel{name = <<"resume">>}, _Actions) ->
+    ok;
 handled(#replica{server = Server} = Replica, Room, #xmlel{children = Ops} = El, {_, Actions}) ->
     case lists:keymember(refuse, 1, Actions) of
         true ->
@@ -416,6 +455,13 @@ action({setup_error, Condition, Dmuc}, _Replica, {iq, IQ}, State) ->
 action({evict, Room, Nick, Session}, _Replica, _Cause, State) ->
     ejabberd_router:route(mod_dmuc_xml:eviction(mod_dmuc_xml:jid(Room), Nick,
                                                 mod_dmuc_xml:jid(Session))),
+    State;
+action({depart, Room, Nick, Session}, _Replica, _Cause, State) ->
+    ejabberd_router:route(mod_dmuc_xml:departure(mod_dmuc_xml:jid(Session),
+                                                 mod_dmuc_xml:jid(Room), Nick)),
+    State;
+action({link_over, Room}, Replica, _Cause, State) ->
+    ended(Replica, Room),
     State;
 action({consent_changed, Room, Session}, Replica, _Cause, State) ->
     mod_dmuc_store:consent_changed(Replica, Room, Session, other),

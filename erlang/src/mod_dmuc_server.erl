@@ -108,6 +108,8 @@ handle_cast({setup, IQ}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:setup(Replica, IQ) end, State);
 handle_cast({envelope, Pkt, Known}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:envelope(Replica, Pkt, Known, here) end, State);
+handle_cast({returned, Pkt}, #state{replica = #replica{} = Replica} = State) ->
+    safely(fun() -> mod_dmuc_replica:returned(Replica, Pkt) end, State);
 handle_cast({broken, Gen, Reason}, #state{replica = #replica{gen = Gen} = Replica} = State) ->
     _ = erlang:send_after(?REPAIR_AFTER, self(), repair),
     %% The rooms are told what has been delivered. Of that a handle may know only half after a panic.
@@ -121,7 +123,7 @@ handle_cast({broken, Gen, Reason}, #state{replica = #replica{gen = Gen} = Replic
     end;
 %% For a replica that is off, or no longer the one that broke.
 handle_cast(Late, State) when element(1, Late) == broken; element(1, Late) == setup;
-                              element(1, Late) == envelope ->
+                              element(1, Late) == envelope; element(1, Late) == returned ->
     {noreply, State};
 handle_cast(Msg, State) ->
     ?WARNING_MSG("Unexpected cast: ~p", [Msg]),

@@ -2,7 +2,7 @@
 -module(mod_dmuc_xml).
 
 -export([facts/1, key/1, encode/3, decode/1, unpack/1, element/1, incoming/1, complete/1]).
--export([jid/1, ljid/1, message/4, iq/3, refusal/5, iq_error/3, failure/2, eviction/3]).
+-export([jid/1, ljid/1, message/4, iq/3, refusal/5, iq_error/3, failure/2, eviction/3, departure/3]).
 
 -include("xmpp.hrl").
 -include("mod_dmuc.hrl").
@@ -217,6 +217,11 @@ error_el(Condition, Dmuc) ->
 failure(Occupant, Room) ->
     #message{type = error, from = Occupant, to = Room,
              sub_els = [#stanza_error{type = cancel, reason = 'recipient-unavailable'}]}.
+
+%% A leave of a session, which may be gone.
+-spec departure(jid(), jid(), binary()) -> presence().
+departure(Session, #jid{luser = U, lserver = S}, Nick) ->
+    #presence{type = unavailable, from = Session, to = jid:make(U, S, Nick)}.
 
 %% Tells a local session that it is out of a room (XEP-0045 section 9.10: 333).
 -spec eviction(jid(), binary(), jid()) -> presence().

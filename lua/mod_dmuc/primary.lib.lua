@@ -415,7 +415,13 @@ return function (core)
 		if not report and not announce then return; end
 		if not domain or s_find(domain, "[@/]") or not is_from_server(origin, domain) then return; end
 		if announce then support:announced(now(), domain); end
-		local handle = handles[stanza.attr.to];
+		local jid = stanza.attr.to;
+		local handle = handles[jid];
+		if not handle and report and report:get_child("ask") then
+			-- Whoever asks is to be told if there is no such room, and the room may be in storage.
+			if not hosts[module.host].modules.muc.get_room_from_jid(jid) then return; end
+			handle = handles[jid] or new_handle(jid);
+		end
 		if handle and not handle.dead then
 			run(handle, function (room) return room:report(now(), domain, report or announce); end);
 		end

@@ -22,7 +22,7 @@ local join_facts = xml.facts(st.presence({ from = "r@c/n" }):tag("x", { xmlns = 
 
 return function (core)
 	local pack, unpack = xml.packer(core.native);
-	local now, is_from_server = core.now, core.is_from_server;
+	local native, now, is_from_server = core.native, core.now, core.is_from_server;
 
 	local replica;
 	local broken = false;
@@ -38,6 +38,7 @@ return function (core)
 	end
 
 	local function note_handled(room, envelope, actions)
+		if envelope.name ~= "envelope" then return; end
 		if actions[1] and actions[1][1] == "refuse" then return; end
 		local last, epoch, seq = handled[room], envelope.attr.epoch, tonumber(envelope.attr.seq);
 		if envelope:get_child("end", xml.xmlns) then
@@ -144,6 +145,12 @@ return function (core)
 		delivering[presence] = nil;
 	end
 
+	function performers.depart(action)
+		module:send(st.presence({ type = "unavailable", from = action.session, to = action.room .. "/" .. action.nick }));
+	end
+
+	function performers.link_over(action) handled[action.room] = nil; end
+
 	function performers.announce(action)
 		module:send(st.message({ type = "normal", from = module.host, to = action.room, id = new_id() })
 			:tag("announce", { xmlns = xml.xmlns }):up());
@@ -173,9 +180,24 @@ return function (core)
 		if domain and is_from_server(event_data.origin, domain) then return from; end
 	end
 
+	-- The room's server does not know the link that was asked about.
+	local function returned(event_data)
+		local id = event_data.stanza.attr.id;
+		local room = not broken and id and native.is_question_id(id) and room_of(event_data);
+		if not room then return; end
+		local ok, actions = pcall(replica.returned, replica, now(), room, id);
+		if not ok then
+			break_off(actions);
+			return;
+		end
+		perform(actions);
+		return true;
+	end
+
 	module:hook("message/host", function (event_data)
 		local stanza = event_data.stanza;
-		local envelope = stanza:get_child("envelope", xml.xmlns);
+		if stanza.attr.type == "error" then return returned(event_data); end
+		local envelope = stanza:get_child("envelope", xml.xmlns) or stanza:get_child("resume", xml.xmlns);
 		if not envelope or broken or (stanza.attr.type or "normal") ~= "normal" then return; end
 		local room = room_of(event_data);
 		if not room then return; end
@@ -195,7 +217,14 @@ return function (core)
 		if broken then return; end
 		local room = room_of(event_data);
 		if not room then return; end
-		local ok, actions = pcall(replica.setup, replica, now(), room, stanza:get_child("link", xml.xmlns));
+		local link = stanza:get_child("link", xml.xmlns);
+		local ok, actions = pcall(function ()
+			local gone = {};
+			for _, jid in ipairs(replica:unknown_sessions(room, link)) do
+				if not full_sessions[jid] then gone[#gone + 1] = jid; end
+			end
+			return replica:setup(now(), room, link, gone);
+		end);
 		if not ok then
 			break_off(actions);
 			return;

@@ -20,8 +20,8 @@ pub enum Action {
         to: Arc<str>,
         /// The stanza's id; errors that carry it go to [`crate::Room::bounced`].
         id: String,
-        /// The `<envelope/>`.
-        body: Element<Payload>,
+        /// The `<envelope/>`, or a `<resume/>`.
+        body: Arc<Element<Payload>>,
     },
     /// \[setup\] Send `<iq type='set'>` from the room; the answer goes to
     /// [`crate::Room::setup_result`].
@@ -109,6 +109,22 @@ pub enum Action {
         nick: String,
         /// Full JID of the session.
         session: Arc<str>,
+    },
+    /// \[depart\] Send the room an unavailable presence from a session of the own domain, which may
+    /// be gone: the room may not have got the one that the session has sent, or there was none.
+    Depart {
+        /// Bare JID of the room.
+        room: Arc<str>,
+        /// The session's nick there.
+        nick: String,
+        /// Full JID of the session.
+        session: Arc<str>,
+    },
+    /// \[link_over\] There is no link with this room any more, and neither end has said so in an
+    /// envelope or a report: forget what is kept of it.
+    LinkOver {
+        /// Bare JID of the room.
+        room: Arc<str>,
     },
     /// \[consent_changed\] A consent record is new, changed or gone: copy it to where it survives.
     ConsentChanged {

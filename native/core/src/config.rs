@@ -84,12 +84,13 @@ options! {
     /// Longest time for which the replica waits with an acknowledgement.
     ack_delay: Millis 2000, 0..=60000;
     /// Time without acknowledgement after which the primary takes a link for broken.
-    ack_timeout: Millis 300000, 5000..=3600000;
+    ack_timeout: Millis 30000, 5000..=3600000;
     /// Time without acknowledgement after which the primary probes with an empty envelope, so that a
     /// dead stream is noticed by the server.
     probe_after: Millis 10000, 1000..=3600000;
-    /// Time for which the primary waits for the fate of envelopes on a broken stream.
-    hold_time: Millis 10000, 0..=3600000;
+    /// Time for which the primary keeps what waits for a link whose stream is broken. Longer than the
+    /// five minutes for which servers refuse to connect again after a failure.
+    hold_time: Millis 330000, 0..=3600000;
     /// Time for which the primary waits for the fate of the other envelopes after a refusal.
     fate_timeout: Millis 10000, 100..=600000;
     /// Time for which the primary waits for the answer to a set-up.

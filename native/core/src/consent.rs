@@ -31,6 +31,8 @@ struct Stay {
 pub struct Record {
     stays: VecDeque<Stay>,
     nick: String,
+    /// How often the room has let it in, or confirmed that it is in.
+    welcomes: u64,
 }
 
 impl Record {
@@ -44,7 +46,8 @@ impl Record {
         self.stays.iter().any(|stay| stay.pending > 0 && !stay.left)
     }
 
-    fn has_left(&self) -> bool {
+    /// Whether the session has left all its stays.
+    pub fn has_left(&self) -> bool {
         self.stays.iter().all(|stay| stay.left)
     }
 
@@ -75,15 +78,22 @@ impl Record {
 
     /// The room has sent a presence to the session.
     fn incoming(&mut self, nick: &str, facts: Facts) {
-        let Some(stay) = self.stays.front_mut() else { return };
         if facts.is_error() {
+            // The own server makes one for a newer stay while the end of an older is still to come.
+            let asking = self.stays.iter().position(|stay| stay.pending > 0);
+            let at = asking.unwrap_or(0);
+            let Some(stay) = self.stays.get_mut(at) else { return };
             stay.pending = stay.pending.saturating_sub(1);
             if !stay.joined && stay.pending == 0 {
-                self.stays.pop_front();
+                self.stays.remove(at);
             }
-        } else if facts.is_own_available() {
+            return;
+        }
+        let Some(stay) = self.stays.front_mut() else { return };
+        if facts.is_own_available() {
             stay.pending = stay.pending.saturating_sub(1);
             stay.joined = true;
+            self.welcomes += 1;
             if !stay.left {
                 self.nick = nick.to_owned();
             }
@@ -95,6 +105,11 @@ impl Record {
                 self.stays.pop_front();
             }
         }
+    }
+
+    /// How often the room has said that the session is in.
+    pub fn welcomes(&self) -> u64 {
+        self.welcomes
     }
 
     fn pack(&self) -> String {
@@ -123,7 +138,7 @@ impl Record {
                 })
             })
             .collect::<Option<_>>()?;
-        Some(Record { stays, nick: nick.to_owned() })
+        Some(Record { stays, nick: nick.to_owned(), welcomes: 0 })
     }
 }
 
@@ -180,7 +195,7 @@ impl Consents {
             // To the bare JID as well: ejabberd and Prosody take both as leaving.
             let Some(entry) = self.entry(room, session) else { return Change::None };
             entry.record.outgoing("", facts);
-            return self.after_outgoing(now, room, session);
+            return self.note_leaving(now, room, session);
         }
         let Some(nick) = nick.filter(|_| facts.is_presence() && facts.0 & Facts::TYPE == 0) else {
             return Change::None;
@@ -191,7 +206,7 @@ impl Consents {
             if entry.record == before {
                 return Change::None;
             }
-            return self.after_outgoing(now, room, session);
+            return self.note_leaving(now, room, session);
         }
         let of_session = self.of_session.get(session).map_or(0, HashMap::len);
         if self.count >= most.in_all || of_session >= most.of_session {
@@ -203,7 +218,8 @@ impl Consents {
         Change::Changed
     }
 
-    fn after_outgoing(&mut self, now: Millis, room: &str, session: &str) -> Change {
+    /// Takes note of when a session has left its last stay, if that is new.
+    pub fn note_leaving(&mut self, now: Millis, room: &str, session: &str) -> Change {
         let Some(entry) = self.entry(room, session) else { return Change::None };
         if !entry.record.has_left() {
             entry.left_at = None;
@@ -230,11 +246,11 @@ impl Consents {
         }
     }
 
-    /// The session is over; returns the rooms whose records went with it.
-    pub fn session_closed(&mut self, session: &str) -> Vec<Arc<str>> {
+    /// The session is over; returns the rooms whose records went with it, and its nick in each.
+    pub fn session_closed(&mut self, session: &str) -> Vec<(Arc<str>, String)> {
         let rooms = self.of_session.remove(session).unwrap_or_default();
         self.count -= rooms.len();
-        rooms.into_keys().collect()
+        rooms.into_iter().map(|(room, entry)| (room, entry.record.nick)).collect()
     }
 
     /// The record of a session for a room.
@@ -265,7 +281,7 @@ impl Consents {
         };
         self.remove(room, session);
         self.put(room, session, Entry { record, left_at: None });
-        self.after_outgoing(now, room, session);
+        self.note_leaving(now, room, session);
         true
     }
 
@@ -286,15 +302,17 @@ impl Consents {
             .collect()
     }
 
-    /// Closes records whose leave has not been answered for `expiry` milliseconds.
-    pub fn expire(&mut self, now: Millis, expiry: u64) -> Vec<(Arc<str>, Arc<str>)> {
+    /// Closes records whose leave has not been answered for `expiry` milliseconds: (room, session,
+    /// nick).
+    pub fn expire(&mut self, now: Millis, expiry: u64) -> Vec<(Arc<str>, Arc<str>, String)> {
         let mut closed = Vec::new();
         while let Some((at, room, session)) =
             self.leaving.pop_front_if(|(at, _, _)| now.since(*at) >= expiry)
         {
-            if self.entry(&room, &session).is_some_and(|entry| entry.left_at == Some(at)) {
+            if let Some(entry) = self.entry(&room, &session).filter(|e| e.left_at == Some(at)) {
+                let nick = std::mem::take(&mut entry.record.nick);
                 self.remove(&room, &session);
-                closed.push((room, session));
+                closed.push((room, session, nick));
             }
         }
         closed
@@ -427,14 +445,14 @@ mod tests {
         let packed = c.export(ROOM, S).expect("record");
         let mut d = Consents::default();
         assert!(d.import(Millis(0), ROOM, S, &packed));
-        assert_eq!(d.get(ROOM, S), c.get(ROOM, S));
+        assert_eq!(d.export(ROOM, S), c.export(ROOM, S));
         assert!(!d.import(Millis(0), ROOM, S, "nonsense"));
         let one = Most { in_all: 1, of_session: 10 };
         assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, one), Change::Full);
         let one_each = Most { in_all: 10, of_session: 1 };
         let other = "other@c.a.test/n";
         assert_eq!(d.outgoing(Millis(0), S, other, JOIN, one_each), Change::Full);
-        assert_eq!(d.session_closed(S), [ROOM.into()]);
+        assert_eq!(d.session_closed(S), [(ROOM.into(), "n".to_owned())]);
         assert_eq!(d.outgoing(Millis(0), "v@b.test/r", NICK, JOIN, one), Change::Changed);
     }
 

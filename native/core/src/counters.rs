@@ -31,6 +31,12 @@ counters! {
     LinksUp = "links_up",
     /// Links that ended at the primary.
     LinksDown = "links_down",
+    /// Links whose stream broke at the primary.
+    LinksSplit = "links_split",
+    /// Links that went on after that.
+    LinksResumed = "links_resumed",
+    /// Envelopes that were sent again then.
+    EnvelopesResent = "envelopes_resent",
     /// Set-ups refused or unanswered.
     SetupsFailed = "setups_failed",
     /// Envelopes that came back as refused.
@@ -75,6 +81,10 @@ counters! {
     LimitHit = "limit_hit",
     /// Sessions told that they are out.
     Evicted = "evicted",
+    /// Links whose primary was silent for too long, or did not know them any more.
+    EpochsDead = "epochs_dead",
+    /// Leaves of sessions that were told to the room again.
+    LeavesRepeated = "leaves_repeated",
 }
 
 /// One number for each [`Counter`], shared between the parts of a host.

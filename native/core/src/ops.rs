@@ -10,6 +10,8 @@ use crate::{Element, indexes, jid};
 
 /// Why a session is refused for the time being.
 const MISSING: &str = "missing";
+/// Why a session of a set-up is refused: it is not connected.
+const GONE: &str = "gone";
 /// Longest epoch that is read.
 const MAX_EPOCH: usize = 64;
 
@@ -203,6 +205,8 @@ pub(crate) struct LinkAccept {
     pub slot_bytes: u64,
     /// Indexes of the set-up that have no consent.
     pub refused: RoaringBitmap,
+    /// Those of them whose sessions are not there.
+    pub gone: RoaringBitmap,
 }
 
 impl LinkAccept {
@@ -212,8 +216,12 @@ impl LinkAccept {
             .with("max-bytes", self.max_bytes)
             .with("slots", self.slots)
             .with("slot-bytes", self.slot_bytes);
-        if !self.refused.is_empty() {
-            element.children.push(Element::new("refuse").with("i", indexes::write(&self.refused)));
+        let there = &self.refused - &self.gone;
+        for (set, reason) in [(&there, None), (&self.gone, Some(GONE))] {
+            if !set.is_empty() {
+                let refuse = Element::new("refuse").with("i", indexes::write(set));
+                element.children.push(refuse.with_some("reason", reason));
+            }
         }
         element
     }
@@ -223,8 +231,13 @@ impl LinkAccept {
             return None;
         }
         let mut refused = RoaringBitmap::new();
+        let mut gone = RoaringBitmap::new();
         for child in element.children.iter().filter(|child| child.name == "refuse") {
-            refused |= indexes::parse(child.attr("i")?, bound)?;
+            let set = indexes::parse(child.attr("i")?, bound)?;
+            if child.attr("reason") == Some(GONE) {
+                gone |= &set;
+            }
+            refused |= set;
         }
         Some(LinkAccept {
             epoch: epoch(element)?.to_owned(),
@@ -232,7 +245,31 @@ impl LinkAccept {
             slots: indexes::long(element.attr("slots")?)?,
             slot_bytes: indexes::long(element.attr("slot-bytes")?)?,
             refused,
+            gone,
         })
+    }
+}
+
+/// Asked by the primary of a link whose stream has broken: is the link still there, and how far has
+/// it come?
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Resume {
+    pub epoch: String,
+    /// Number of the question on this link, from 1.
+    pub n: u64,
+}
+
+impl Resume {
+    pub fn write<P>(&self) -> Element<P> {
+        Element::new("resume").with("epoch", &self.epoch).with("n", self.n)
+    }
+
+    pub fn read<P>(element: &Element<P>) -> Option<Self> {
+        if element.name != "resume" {
+            return None;
+        }
+        let n = indexes::long(element.attr("n")?)?;
+        Some(Resume { epoch: epoch(element)?.to_owned(), n })
     }
 }
 
@@ -260,19 +297,29 @@ pub(crate) struct Report {
     pub refused: Vec<Refused>,
     /// Slots that hold nothing, whatever they were given.
     pub dropped: SlotList,
+    /// The question of a primary that it answers.
+    pub resume: Option<u64>,
+    /// The replica has heard nothing for long and asks whether the link is still there.
+    pub ask: bool,
     /// The replica ends the link; nothing after `ack` has been or will be handled.
     pub bye: bool,
 }
 
 impl Report {
     pub fn write<P>(&self) -> Element<P> {
-        let mut element = Element::new("report").with("epoch", &self.epoch).with("ack", self.ack);
+        let mut element = Element::new("report")
+            .with("epoch", &self.epoch)
+            .with("ack", self.ack)
+            .with_some("resume", self.resume);
         for Refused { number, seq, index, missing } in &self.refused {
             let refuse = Element::new("refuse").with("n", number).with("i", index).with("seq", seq);
             element.children.push(refuse.with_some("reason", missing.then_some(MISSING)));
         }
         if !self.dropped.is_empty() {
             element.children.push(Element::new("dropped").with("slots", self.dropped.write()));
+        }
+        if self.ask {
+            element.children.push(Element::new("ask"));
         }
         if self.bye {
             element.children.push(Element::new("bye"));
@@ -289,6 +336,9 @@ impl Report {
             ack: indexes::long(element.attr("ack")?)?,
             ..Report::default()
         };
+        if let Some(resume) = element.attr("resume") {
+            report.resume = Some(indexes::long(resume)?);
+        }
         for child in &element.children {
             match child.name.as_str() {
                 "refuse" => report.refused.push(Refused {
@@ -298,6 +348,7 @@ impl Report {
                     missing: child.attr("reason") == Some(MISSING),
                 }),
                 "dropped" => report.dropped = SlotList::parse(child.attr("slots")?)?,
+                "ask" => report.ask = true,
                 "bye" => report.bye = true,
                 // A later version may say more; what is not understood changes nothing here.
                 _ => {}
@@ -376,7 +427,8 @@ mod tests {
             max_bytes: 9,
             slots: 3,
             slot_bytes: 4,
-            refused: set(&[1, 4]),
+            refused: set(&[1, 3, 4]),
+            gone: set(&[3]),
         };
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 5), Some(accept.clone()));
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 4), None, "index out of range");
@@ -385,6 +437,8 @@ mod tests {
             ack: 7,
             refused: vec![Refused { number: 1, seq: 6, index: 2, missing: true }],
             dropped: [4, 5].into_iter().collect(),
+            resume: Some(3),
+            ask: true,
             bye: true,
         };
         assert_eq!(Report::read(&report.write::<u8>()), Some(report));

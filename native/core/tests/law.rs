@@ -28,6 +28,8 @@ enum Step {
     UnloadPrimary,
     LoadPrimary,
     Cut(u8),
+    Sever(u8),
+    Mend(u8),
     Pass(u16),
 }
 
@@ -73,6 +75,17 @@ fn reloading() -> impl Strategy<Value = Step> {
 
 fn rough() -> impl Strategy<Value = Step> {
     prop_oneof![12 => reloading(), 1 => (0u8..2).prop_map(Step::Cut)]
+}
+
+/// The network fails, for longer or shorter.
+fn severed(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        16 => step,
+        1 => (0u8..2).prop_map(Step::Sever),
+        2 => (0u8..2).prop_map(Step::Mend),
+        1 => (0u8..2).prop_map(Step::Cut),
+        1 => (1000u16..40_000).prop_map(Step::Pass),
+    ]
 }
 
 /// A presence that crosses a kick looks to the replica as if it came after the end of the stay; what
@@ -166,8 +179,31 @@ fn run(world: &mut World, steps: &[Step]) {
             Step::UnloadPrimary => world.unload_primary(),
             Step::LoadPrimary => world.load_primary(),
             Step::Cut(home) => world.cut(home.into()),
+            Step::Sever(home) => world.sever(home.into()),
+            Step::Mend(home) => world.mend(home.into()),
             Step::Pass(ms) => world.pass(ms.into()),
         }
+    }
+}
+
+/// Times so short that all of them are over in a while.
+fn hasty(hold: u64) -> Vec<(&'static str, u64)> {
+    let times = vec![
+        ("ack_timeout", 10_000),
+        ("hold_time", hold),
+        ("ping_interval", 5000),
+        ("probe_after", 2000),
+    ];
+    [options(), times].concat()
+}
+
+/// The network is whole again, and everything has been repeated that will be.
+fn calm_down(world: &mut World) {
+    for home in 0..world.homes.len() {
+        world.mend(home);
+    }
+    for _ in 0..8 {
+        world.quiet();
     }
 }
 
@@ -261,6 +297,49 @@ proptest! {
         let world = live(&steps, seed, &options());
         prop_assert_eq!(world.verdict(), Ok(()));
         prop_assert_eq!(world.failed, 0);
+    }
+
+    /// The network fails and comes back: whoever is in the room has everything and is known to be in,
+    /// and all others know that they are out.
+    #[test]
+    fn over_networks_that_fail(
+        steps in prop::collection::vec(severed(peaceful()), 0..120), seed: u64, hold in 5000u64..60_000
+    ) {
+        let mut world = World::new(seed, DOMAINS, &hasty(hold));
+        run(&mut world, &from_a_link(steps));
+        calm_down(&mut world);
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.haunted(), Vec::<String>::new());
+    }
+
+    /// The same with removals by the room. A leave that crosses one and is lost leaves no trace, so that
+    /// there may be ghosts, as in plain MUC; but nobody is deaf.
+    #[test]
+    fn over_networks_that_fail_with_removals(
+        steps in prop::collection::vec(severed(calm()), 0..120), seed: u64, hold in 5000u64..60_000
+    ) {
+        let mut world = World::new(seed, DOMAINS, &hasty(hold));
+        run(&mut world, &from_a_link(steps));
+        calm_down(&mut world);
+        let deaf: Vec<String> =
+            world.haunted().into_iter().filter(|who| who.ends_with("inside true")).collect();
+        prop_assert_eq!(deaf, Vec::<String>::new());
+        let verdict = world.verdict();
+        let ghost = |why: &String| why.ends_with("still in the room");
+        prop_assert!(verdict.is_ok() || verdict.as_ref().is_err_and(ghost), "{verdict:?}");
+    }
+
+    /// Cuts that are shorter than the hold time cost nobody anything that went in the link.
+    #[test]
+    fn over_cuts_shorter_than_the_hold_time(
+        steps in prop::collection::vec(severed(peaceful()), 0..120), seed: u64
+    ) {
+        let mut world = World::new(seed, DOMAINS, &hasty(3_600_000));
+        run(&mut world, &from_a_link(steps));
+        calm_down(&mut world);
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.haunted(), Vec::<String>::new());
+        prop_assert_eq!(world.failed_alive, 0);
     }
 
     /// Streams break: whoever missed something is out of the room, all others have everything.

@@ -117,6 +117,16 @@ fn action(lua: &Lua, token: Token<'_>, from: &Action) -> LuaResult<LuaTable> {
             to.raw_set("session", &**session)?;
             "evict"
         }
+        Action::Depart { room, nick, session } => {
+            to.raw_set("room", &**room)?;
+            to.raw_set("nick", nick.as_str())?;
+            to.raw_set("session", &**session)?;
+            "depart"
+        }
+        Action::LinkOver { room } => {
+            to.raw_set("room", &**room)?;
+            "link_over"
+        }
         Action::ConsentChanged { room, session } => {
             to.raw_set("room", &**room)?;
             to.raw_set("session", &**session)?;

@@ -79,6 +79,7 @@ fn dmuc_native(lua: &Lua) -> LuaResult<LuaTable> {
     module.set("unpack", lua.create_function(pack::unpack)?)?;
     module.set("digest", lua.create_function(inspect::of_bytes)?)?;
     module.set("is_envelope_id", lua.create_function(primary::is_envelope_id)?)?;
+    module.set("is_question_id", lua.create_function(replica::is_question_id)?)?;
     module.set("drain_log", lua.create_function(logs::drain)?)?;
     Ok(module)
 }

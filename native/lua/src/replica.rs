@@ -1,6 +1,6 @@
 //! `Replica`, the user domain's side.
 
-use dmuc_core::{Actions, Replica};
+use dmuc_core::{Actions, Bounce, Replica};
 use mlua::prelude::*;
 
 use crate::SharedHandle;
@@ -9,6 +9,11 @@ use crate::encode;
 use crate::handle::Handle;
 
 pub struct ReplicaHandle(Handle<Replica>);
+
+/// `is_question_id(id)`: whether an error with this id may be about a report that asks.
+pub fn is_question_id(_: &Lua, id: LuaString) -> LuaResult<bool> {
+    Ok(dmuc_core::is_question_id(&id.to_str()?))
+}
 
 /// `replica(domain, seed, shared)`
 pub fn replica(
@@ -67,9 +72,26 @@ impl LuaUserData for ReplicaHandle {
                 Ok(())
             },
         );
-        methods.add_method_mut("setup", |lua, this, (now, from, link): (u64, String, LuaTable)| {
-            let link = decode::element(&link, None)?;
-            this.act(lua, |replica| replica.setup(millis(now), &from, &link))
+        // Sessions that a set-up names and of which there is no record.
+        methods.add_method_mut(
+            "unknown_sessions",
+            |_, this, (from, link): (LuaString, LuaTable)| {
+                let (from, link) = (from.to_str()?, decode::element(&link, None)?);
+                this.0.call(|replica| replica.unknown_sessions(&from, &link))
+            },
+        );
+        // setup(now, from, link, gone): those of the unknown sessions that are not connected.
+        methods.add_method_mut(
+            "setup",
+            |lua, this, (now, from, link, gone): (u64, String, LuaTable, Vec<String>)| {
+                let link = decode::element(&link, None)?;
+                let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+                this.act(lua, |replica| replica.setup(millis(now), &from, &link, &gone))
+            },
+        );
+        // An error upon a report that asks, over a server stream from the room's domain.
+        methods.add_method_mut("returned", |lua, this, (now, from, id): (u64, String, String)| {
+            this.act(lua, |replica| replica.returned(millis(now), &from, &id, Bounce::Refused))
         });
         // envelope(now, from, id, element, payloads): see decode::element.
         methods.add_method_mut(

@@ -71,6 +71,12 @@ fn is_envelope_id(id: &str) -> bool {
     dmuc_core::is_envelope_id(id)
 }
 
+/// Whether a stanza with this id may be a report that asks, or an error upon one.
+#[rustler::nif]
+fn is_question_id(id: &str) -> bool {
+    dmuc_core::is_question_id(id)
+}
+
 /// Takes at most `most` waiting log records, and the number of records lost since the last call.
 #[rustler::nif]
 fn log_drain(most: usize) -> NifResult<(Vec<(rustler::Atom, String)>, u64)> {

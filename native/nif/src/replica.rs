@@ -1,6 +1,6 @@
 //! The side of a user domain.
 
-use dmuc_core::{Facts, Millis, Replica};
+use dmuc_core::{Bounce, Facts, Millis, Replica};
 use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, NifResult, Resource, ResourceArc, Term};
 
@@ -103,9 +103,23 @@ fn replica_setup<'a>(
     now: u64,
     from: Term<'a>,
     body: (Term<'a>, Term<'a>),
+    gone: Vec<&str>,
 ) -> NifResult<Term<'a>> {
     let (from, body) = (jid(from)?, element_in(body.0, body.1)?);
-    Ok(actions(env, &replica.0.lock().setup(Millis(now), &from, &body)))
+    Ok(actions(env, &replica.0.lock().setup(Millis(now), &from, &body, &gone)))
+}
+
+/// An error upon a report that asks, over a server stream from the room's domain.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn replica_returned<'a>(
+    env: Env<'a>,
+    replica: Handle,
+    now: u64,
+    from: Term<'a>,
+    id: &str,
+) -> NifResult<Term<'a>> {
+    let from = jid(from)?;
+    Ok(actions(env, &replica.0.lock().returned(Millis(now), &from, id, Bounce::Refused)))
 }
 
 /// `Body` is `{Xmlel, Payloads}`.

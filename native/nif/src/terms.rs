@@ -16,7 +16,7 @@ pub(crate) mod atoms {
         yes, no, unknown, query, wait,
         pass, hold, pass_poll, refused,
         plain, envelope, setup, ask_support, support_seen, forget_support, fail,
-        deliver, replay, report, refuse, result, setup_error, evict, consent_changed, announce,
+        deliver, replay, report, refuse, result, setup_error, evict, depart, link_over, consent_changed, announce,
         domain, room, state, epoch, occupants, seq, unacked, reason,
     }
 }
@@ -255,6 +255,10 @@ fn action_out<'a>(env: Env<'a>, action: &Action, reuse: &Reuse<'a, '_>) -> Term<
         Action::Evict { room, nick, session } => {
             (atoms::evict(), ljid(env, room), nick, ljid(env, session)).encode(env)
         }
+        Action::Depart { room, nick, session } => {
+            (atoms::depart(), ljid(env, room), nick, ljid(env, session)).encode(env)
+        }
+        Action::LinkOver { room } => (atoms::link_over(), &**room).encode(env),
         Action::ConsentChanged { room, session } => {
             (atoms::consent_changed(), &**room, &**session).encode(env)
         }

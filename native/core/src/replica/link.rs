@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub index_of: HashMap<Arc<str>, u32>,
     /// Sessions in the audience whose consent has ended since.
     pub lapsed: RoaringBitmap,
+    /// The nicks of those of them whom the room may take for occupants.
+    pub gone: HashMap<u32, String>,
     /// Indexes that are not served: operations may still name them.
     pub refused: RoaringBitmap,
     /// Refusals that the primary has not said to have acted on: told with every report.
@@ -42,16 +44,29 @@ pub(super) struct Link {
     pub size: u32,
     /// Sessions of the epoch before that have not been named in this one.
     pub unconfirmed: Vec<Arc<str>>,
+    /// When the primary was last heard on this link.
     pub heard: Millis,
+    /// Milliseconds for which the primary keeps what is not acknowledged.
+    pub hold: u64,
+    /// Milliseconds after which it says something on an idle link.
+    pub ping: u64,
+    /// When it was last asked whether it is still there.
+    pub asked: Option<Millis>,
+    /// When leaves are repeated that the room may not have got.
+    pub repeat: Option<Millis>,
 }
 
 impl Link {
-    /// The session's consent is over: what still comes for it is refused.
-    pub fn lapse(&mut self, session: &str) {
+    /// The session's consent is over: what still comes for it is refused. With its nick if it has not
+    /// been ended by the room.
+    pub fn lapse(&mut self, session: &str, nick: Option<String>) {
         if let Some(index) = self.index_of.get(session)
             && self.audience.seats.contains(*index)
         {
             self.lapsed.insert(*index);
+            if let Some(nick) = nick {
+                self.gone.insert(*index, nick);
+            }
         }
     }
 
@@ -64,6 +79,7 @@ impl Link {
             self.index_of.remove(&jid);
         }
         self.lapsed.remove(index);
+        self.gone.remove(&index);
         self.refused.remove(index);
         self.audience.forget(index);
     }

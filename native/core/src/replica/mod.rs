@@ -2,6 +2,7 @@
 
 mod envelope;
 mod link;
+mod silence;
 mod slots;
 
 use std::collections::{HashMap, VecDeque};
@@ -12,6 +13,8 @@ use roaring::RoaringBitmap;
 
 use self::envelope::{Taking, What, check};
 use self::link::Link;
+pub use self::silence::is_question_id;
+use self::silence::{Departures, Doubt, Farewells};
 use self::slots::Slots;
 use crate::audience::Audience;
 use crate::consent::{Change, Consents, Most};
@@ -55,6 +58,10 @@ pub struct Replica {
     slot_bytes: u64,
     announcing: VecDeque<Arc<str>>,
     announce_at: Option<Millis>,
+    /// Who was told that he is out, while the room may not know.
+    departures: Departures,
+    doubts: VecDeque<Doubt>,
+    farewells: Farewells,
     alarm: Alarm,
     closed: bool,
 }
@@ -64,6 +71,20 @@ struct Refusal {
     condition: &'static str,
     dmuc: &'static str,
     counter: Counter,
+}
+
+fn report_id(rng: &mut Rng) -> String {
+    format!("dmucr-{}", rng.u32(..))
+}
+
+/// What a report says beside how far the link has come.
+#[derive(Clone, Copy, Default)]
+struct Says {
+    /// Answers this question for resumption.
+    resume: Option<u64>,
+    /// Asks whether the link is still there.
+    ask: bool,
+    bye: bool,
 }
 
 const UNKNOWN_EPOCH: Refusal =
@@ -90,6 +111,9 @@ impl Replica {
             slot_bytes: 0,
             announcing: VecDeque::new(),
             announce_at: None,
+            departures: Departures::default(),
+            doubts: VecDeque::new(),
+            farewells: Farewells::default(),
             alarm: Alarm::default(),
             closed: false,
         }
@@ -109,33 +133,46 @@ impl Replica {
         if change == Change::Full {
             self.shared.counters.add(Counter::LimitHit, 1);
         }
+        if facts.is_unavailable() {
+            self.expect_answer(now, jid::bare(to));
+        } else {
+            self.departures.postpone(now, jid::bare(to), session);
+        }
         change == Change::Changed
     }
 
     /// A remote JID has sent a presence to a local session, outside a link. True if a consent
     /// record changed or went.
-    pub fn incoming(&mut self, _now: Millis, session: &str, from: &str, facts: Facts) -> bool {
+    pub fn incoming(&mut self, now: Millis, session: &str, from: &str, facts: Facts) -> bool {
+        self.answered(jid::bare(from), session, facts);
         match self.consents.incoming(session, from, facts) {
             Change::Closed => {
-                self.lapse(jid::bare(from), session);
+                self.lapse(jid::bare(from), session, None);
                 true
             }
-            change => change == Change::Changed,
+            Change::Changed => {
+                // A refused join may leave nothing but a stay that has been left.
+                self.consents.note_leaving(now, jid::bare(from), session);
+                true
+            }
+            Change::None | Change::Full => false,
         }
     }
 
     /// A local session is over. Returns the rooms for which it had a record.
-    pub fn session_closed(&mut self, _now: Millis, session: &str) -> Vec<Arc<str>> {
-        let rooms = self.consents.session_closed(session);
-        for room in &rooms {
-            self.lapse(room, session);
+    pub fn session_closed(&mut self, now: Millis, session: &str) -> Vec<Arc<str>> {
+        let mut rooms = Vec::new();
+        for (room, nick) in self.consents.session_closed(session) {
+            self.lapse(&room, session, Some(nick));
+            self.expect_answer(now, &room);
+            rooms.push(room);
         }
         rooms
     }
 
-    fn lapse(&mut self, room: &str, session: &str) {
+    fn lapse(&mut self, room: &str, session: &str, nick: Option<String>) {
         if let Some(link) = self.links.get_mut(room) {
-            link.lapse(session);
+            link.lapse(session, nick);
         }
     }
 
@@ -166,7 +203,7 @@ impl Replica {
             Some(record) => self.consents.import(now, room, session, record),
             None => {
                 if self.consents.remove(room, session) {
-                    self.lapse(room, session);
+                    self.lapse(room, session, None);
                 }
                 true
             }
@@ -186,10 +223,17 @@ impl Replica {
             .collect()
     }
 
-    /// A set-up IQ with a `<link/>`, from the bare JID of a room.
-    pub fn setup(&mut self, now: Millis, from: &str, element: &Element<Incoming>) -> Actions {
+    /// A set-up IQ with a `<link/>`, from the bare JID of a room. `gone` are those of
+    /// [`Replica::unknown_sessions`] that are not connected.
+    pub fn setup(
+        &mut self,
+        now: Millis,
+        from: &str,
+        element: &Element<Incoming>,
+        gone: &[&str],
+    ) -> Actions {
         let mut out = Vec::new();
-        if let Err(refusal) = self.set_up(now, from, element, &mut out) {
+        if let Err(refusal) = self.set_up(now, from, element, gone, &mut out) {
             self.shared.counters.add(refusal.counter, 1);
             let Refusal { condition, dmuc, .. } = refusal;
             out.push(Action::SetupError { condition, dmuc });
@@ -202,6 +246,7 @@ impl Replica {
         now: Millis,
         from: &str,
         element: &Element<Incoming>,
+        gone: &[&str],
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
         let offer = LinkOffer::read(element).ok_or(MALFORMED)?;
@@ -231,6 +276,7 @@ impl Replica {
             audience: Audience::default(),
             index_of: HashMap::new(),
             lapsed: RoaringBitmap::new(),
+            gone: HashMap::new(),
             refused: RoaringBitmap::new(),
             refusals: VecDeque::new(),
             untold: false,
@@ -243,6 +289,10 @@ impl Replica {
             size: offer.size,
             unconfirmed: Vec::new(),
             heard: now,
+            hold: offer.hold,
+            ping: offer.ping,
+            asked: None,
+            repeat: Some(now + silence::AGAIN),
         };
         for child in &element.children {
             match Op::read(child, 0) {
@@ -262,70 +312,83 @@ impl Replica {
             .filter(|(_, jid)| self.consents.get(from, jid).is_none())
             .map(|(index, _)| index)
             .collect();
+        let gone: RoaringBitmap = link
+            .audience
+            .jids()
+            .filter(|(index, jid)| refused.contains(*index) && gone.contains(&&***jid))
+            .map(|(index, _)| index)
+            .collect();
+        let room: Arc<str> = from.into();
+        link.unconfirmed = self.former(from);
+        self.departures.set_up(now, &room, &link.index_of, out);
+        let mut accept = LinkAccept {
+            epoch: offer.epoch,
+            max_bytes: self.shared.config.max_envelope_bytes,
+            slots: 0,
+            slot_bytes: self.shared.config.max_slot_bytes,
+            refused: refused.clone(),
+            gone,
+        };
+        self.shared.counters.add(Counter::Withheld, refused.len());
         // Nothing is kept for a room in which nobody here asked to be.
         if refused.len() == link.audience.seats.all().len() {
-            return Err(NO_CONSENT);
+            link.size = link.audience.bound();
+            self.links.insert(room.clone(), link);
+            *self.per_domain.entry(domain.into()).or_default() += usize::from(!known);
+            self.confirm(now, &room, out);
+            self.remove(&room);
+            out.push(Action::LinkOver { room });
+            if accept.gone.is_empty() {
+                return Err(NO_CONSENT);
+            }
+            out.push(Action::Result { body: accept.write() });
+            return Ok(());
         }
-        self.shared.counters.add(Counter::Withheld, refused.len());
         for index in &refused {
             link.audience.seats.leave(index);
         }
-        link.refused = refused.clone();
+        link.refused = refused;
         self.shared.counters.add(Counter::LinksAccepted, 1);
         log::info!("{from}: link is up with {} sessions", link.audience.seats.all().len());
-        let room: Arc<str> = from.into();
-        match self.links.remove(from) {
-            Some(old) => {
-                self.slot_bytes -= old.slots.bytes();
-                let seats = old.audience.seats.all();
-                let seated = seats.iter().filter_map(|index| old.audience.jid(index).cloned());
-                link.unconfirmed = seated.chain(old.unconfirmed).collect();
-            }
-            None => *self.per_domain.entry(domain.into()).or_default() += 1,
+        self.alarm.by(link.next_silence());
+        if !known {
+            *self.per_domain.entry(domain.into()).or_default() += 1;
         }
         self.links.insert(room.clone(), link);
-        self.confirm(&room, out);
-        let config = &self.shared.config;
-        out.push(Action::Result {
-            body: LinkAccept {
-                epoch: offer.epoch,
-                max_bytes: config.max_envelope_bytes,
-                slots: match self.slot_bytes < config.max_slot_bytes_total {
-                    true => config.max_slots,
-                    false => 0,
-                },
-                slot_bytes: config.max_slot_bytes,
-                refused,
-            }
-            .write(),
-        });
+        self.confirm(now, &room, out);
+        if self.slot_bytes < self.shared.config.max_slot_bytes_total {
+            accept.slots = self.shared.config.max_slots;
+        }
+        out.push(Action::Result { body: accept.write() });
         Ok(())
+    }
+
+    /// Ends what there was of a link with this room: whom it served.
+    fn former(&mut self, room: &str) -> Vec<Arc<str>> {
+        let Some(old) = self.links.remove(room) else { return Vec::new() };
+        self.slot_bytes -= old.slots.bytes();
+        let seats = old.audience.seats.all();
+        let seated = seats.iter().filter_map(|index| old.audience.jid(index).cloned());
+        seated.chain(old.unconfirmed).collect()
     }
 
     /// Once all occupants of the new epoch are known: whoever was in the old one, is not in the
     /// new one and has not asked anew is told that he is out.
-    fn confirm(&mut self, room: &Arc<str>, out: &mut Vec<Action>) {
+    fn confirm(&mut self, now: Millis, room: &Arc<str>, out: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(room) else { return };
         if link.unconfirmed.is_empty() || link.audience.bound() < link.size {
             return;
         }
-        for session in std::mem::take(&mut link.unconfirmed) {
-            if link.index_of.contains_key(&session) {
-                continue;
-            }
-            if let Some(record) = self.consents.get(room, &session)
-                && !record.is_joining()
-            {
-                let nick = record.nick().to_owned();
-                self.consents.remove(room, &session);
-                self.shared.counters.add(Counter::Evicted, 1);
-                out.push(Action::Evict { room: room.clone(), nick, session: session.clone() });
-                out.push(Action::ConsentChanged { room: room.clone(), session });
-            }
+        let unnamed: Vec<Arc<str>> = std::mem::take(&mut link.unconfirmed)
+            .into_iter()
+            .filter(|session| !link.index_of.contains_key(session))
+            .collect();
+        for session in unnamed {
+            self.expel(now, room, &session, out);
         }
     }
 
-    /// An `<envelope/>` in a message from the bare JID of a room to the own bare domain.
+    /// An `<envelope/>` or a `<resume/>` in a message from the bare JID of a room to the own bare domain.
     pub fn envelope(
         &mut self,
         now: Millis,
@@ -336,7 +399,11 @@ impl Replica {
         #[cfg(feature = "planted-faults")]
         crate::planted::envelope(from, element.attr("seq"));
         let mut out = Vec::new();
-        if let Err(refusal) = self.take(now, from, element, &mut out) {
+        let taken = match element.name.as_str() {
+            "resume" => self.resume(now, from, element, &mut out),
+            _ => self.take(now, from, element, &mut out),
+        };
+        if let Err(refusal) = taken {
             self.shared.counters.add(refusal.counter, 1);
             log::debug!("{from}: envelope refused: {}", refusal.dmuc);
             let Refusal { condition, dmuc, .. } = refusal;
@@ -363,6 +430,8 @@ impl Replica {
         if link.epoch != epoch {
             return Err(UNKNOWN_EPOCH);
         }
+        link.heard = now;
+        link.asked = None;
         if seq < link.next_seq {
             self.shared.counters.add(Counter::Duplicates, 1);
             link.unreported += 1;
@@ -376,14 +445,12 @@ impl Replica {
             let plan = Taking { link, total: &mut self.slot_bytes, shared: &self.shared, seq }
                 .apply(&self.consents, &room, element);
             link.next_seq = seq + 1;
-            link.heard = now;
             link.unreported += 1;
             self.shared.counters.add(Counter::EnvelopesReceived, 1);
             self.deliver(&room, element, plan.deliveries, seq, out);
-            self.confirm(&room, out);
+            self.confirm(now, &room, out);
             if plan.end {
-                self.report(&room, false, out);
-                self.remove(&room);
+                self.take_leave(now, &room, Says::default(), out);
                 log::info!("{room}: link has ended");
                 return Ok(());
             }
@@ -429,6 +496,7 @@ impl Replica {
             let mut ended = Vec::new();
             if payload.facts.concerns_consent() {
                 for session in &to {
+                    self.answered(room, session, payload.facts);
                     match self.consents.incoming(session, &payload.from, payload.facts) {
                         Change::Closed => {
                             ended.push(session.clone());
@@ -444,7 +512,7 @@ impl Replica {
             }
             out.push(Action::Deliver { op, to });
             for session in ended {
-                self.lapse(room, &session);
+                self.lapse(room, &session, None);
             }
         }
         // Places left in this envelope were needed until here.
@@ -464,7 +532,7 @@ impl Replica {
         let config = &self.shared.config;
         let Some(link) = self.links.get_mut(room) else { return };
         if at_once || link.untold || link.unreported >= config.ack_every {
-            self.report(room, false, out);
+            self.report(room, Says::default(), out);
         } else if link.report_due.is_none() {
             let due = now + config.ack_delay;
             link.report_due = Some(due);
@@ -472,30 +540,36 @@ impl Replica {
         }
     }
 
-    fn report(&mut self, room: &Arc<str>, bye: bool, out: &mut Vec<Action>) {
-        let Some(link) = self.links.get_mut(room) else { return };
+    fn report(&mut self, room: &Arc<str>, says: Says, out: &mut Vec<Action>) -> Report {
+        let Some(link) = self.links.get_mut(room) else { return Report::default() };
         link.unreported = 0;
         link.report_due = None;
         link.untold = false;
         let (refused, ack) = link.account();
         let dropped = link.slots.take_dropped();
-        let report = Report { epoch: link.epoch.clone(), ack, refused, dropped, bye };
-        out.push(Action::Report {
-            to: room.clone(),
-            id: format!("dmucr-{}", self.rng.u32(..)),
-            body: report.write(),
-        });
+        let Says { resume, ask, bye } = says;
+        let id = match ask {
+            true => silence::question_id(&link.epoch),
+            false => report_id(&mut self.rng),
+        };
+        let report = Report { epoch: link.epoch.clone(), ack, refused, dropped, resume, ask, bye };
+        out.push(Action::Report { to: room.clone(), id, body: report.write() });
+        report
     }
 
     fn remove(&mut self, room: &str) {
-        if let Some(link) = self.links.remove(room) {
-            self.slot_bytes -= link.slots.bytes();
-            let domain = jid::domain(room);
-            if let Some(count) = self.per_domain.get_mut(domain) {
-                *count -= 1;
-                if *count == 0 {
-                    self.per_domain.remove(domain);
-                }
+        if self.links.contains_key(room) {
+            self.former(room);
+            self.uncount(room);
+        }
+    }
+
+    fn uncount(&mut self, room: &str) {
+        let domain = jid::domain(room);
+        if let Some(count) = self.per_domain.get_mut(domain) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_domain.remove(domain);
             }
         }
     }
@@ -505,8 +579,8 @@ impl Replica {
         self.alarm.ring();
         let mut out = Vec::new();
         let expiry = self.shared.config.consent_expiry;
-        for (room, session) in self.consents.expire(now, expiry) {
-            self.lapse(&room, &session);
+        for (room, session, nick) in self.consents.expire(now, expiry) {
+            self.lapse(&room, &session, Some(nick));
             out.push(Action::ConsentChanged { room, session });
         }
         if let Some(at) = self.consents.next_expiry(expiry) {
@@ -519,8 +593,9 @@ impl Replica {
             .map(|(room, _)| room.clone())
             .collect();
         for room in due {
-            self.report(&room, false, &mut out);
+            self.report(&room, Says::default(), &mut out);
         }
+        self.listen(now, &mut out);
         let idle = expiry;
         let deserted: Vec<Arc<str>> = self
             .links
@@ -529,10 +604,10 @@ impl Replica {
             .map(|(room, _)| room.clone())
             .collect();
         for room in deserted {
-            self.report(&room, true, &mut out);
-            self.remove(&room);
+            self.take_leave(now, &room, Says { bye: true, ..Says::default() }, &mut out);
         }
         for link in self.links.values() {
+            self.alarm.by(link.next_silence());
             if let Some(due) = link.report_due {
                 self.alarm.by(due);
             }
@@ -540,6 +615,7 @@ impl Replica {
                 self.alarm.by(link.heard + idle);
             }
         }
+        self.departures.tick(now, &mut out);
         if self.announce_at.is_some_and(|at| at <= now) {
             self.announce_batch(now, &mut out);
         } else if let Some(at) = self.announce_at {
@@ -580,7 +656,7 @@ impl Replica {
         let mut rooms: Vec<Arc<str>> = self.links.keys().cloned().collect();
         rooms.sort();
         for room in rooms {
-            self.report(&room, true, &mut out);
+            self.report(&room, Says { bye: true, ..Says::default() }, &mut out);
             self.remove(&room);
         }
         self.give(out)
@@ -605,6 +681,9 @@ impl Replica {
     }
 
     fn give(&mut self, list: Vec<Action>) -> Actions {
+        if let Some(at) = self.departures.next() {
+            self.alarm.by(at);
+        }
         Actions { list, wake: self.alarm.take() }
     }
 }

@@ -2,10 +2,12 @@
 
 use super::Room;
 use super::compose::Composer;
-use super::domain::State;
+use super::domain::{Hold, State};
 use super::link::Link;
 use super::session::Seat;
 use crate::{Action, Actions, Config, Counter, Millis};
+
+const UNACKNOWLEDGED: &str = "the replica has stopped acknowledging";
 
 impl Room {
     /// Does what is due.
@@ -14,6 +16,10 @@ impl Room {
         let mut out = Vec::new();
         for number in 0..self.domains.len() {
             self.tick_domain(now, number, &mut out);
+        }
+        self.fail_some(now, &mut out);
+        if let Some(at) = self.fail_at {
+            self.alarm.by(at);
         }
         self.try_candidates(now, &mut out);
         self.give(out)
@@ -37,23 +43,37 @@ impl Room {
                 self.unlink(now, number, "set-up unanswered", out);
                 out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
             }
-            State::Draining(drain) if now >= drain.until => self.give_up(now, number, out),
+            State::Held(hold) if now >= hold.until && (hold.is_over || hold.split.is_some()) => {
+                self.give_up(now, number, out)
+            }
+            State::Held(hold) if now >= hold.until => self.split(now, number, UNACKNOWLEDGED, out),
             State::Asking { until } | State::SettingUp { until, .. } => self.alarm.by(*until),
-            State::Draining(drain) => self.alarm.by(drain.until),
+            State::Held(hold) => {
+                self.alarm.by(hold.until);
+                self.ask(now, number, out);
+            }
             State::Linked(link) => {
                 let oldest = link.sent.front().map(|sent| sent.at);
                 if oldest.is_some_and(|at| now >= at + config.ack_timeout) {
-                    domain.drain(&self.jid, now, "the replica has stopped acknowledging");
-                    return self.give_up(now, number, out);
+                    return self.split(now, number, UNACKNOWLEDGED, out);
                 }
                 if now >= probe_time(link, config) {
                     if link.audience.seats.all().is_empty() && link.sent.is_empty() {
                         return self.end(now, number, "no occupants left", out);
                     }
-                    out.extend(Composer::new(link, &domain.name, &self.shared, now).probe());
+                    return self.probe(now, number, out);
                 }
                 self.watch(number);
             }
+        }
+    }
+
+    /// Sends an envelope, if only an empty one.
+    pub(super) fn probe(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        let domain = &mut self.domains[number];
+        if let State::Linked(link) = &mut domain.state {
+            out.extend(Composer::new(link, &domain.name, &self.shared, now).probe());
+            self.watch(number);
         }
     }
 
@@ -112,11 +132,17 @@ impl Room {
         for number in 0..self.domains.len() {
             self.end(now, number, "the room is no longer watched", &mut out);
             // Nobody will be here to hear of other fates; on a sound stream there are none.
-            if let State::Draining(drain) = &mut self.domains[number].state {
-                drain.link.sent.retain(|sent| sent.fate.is_some());
-                self.settle(now, number, &mut out);
+            match &mut self.domains[number].state {
+                State::Held(Hold { split: Some(_), .. }) => self.give_up(now, number, &mut out),
+                State::Held(hold) => {
+                    hold.link.sent.retain(|sent| sent.fate.is_some());
+                    self.settle(now, number, &mut out);
+                }
+                _ => {}
             }
         }
+        self.fail_at = None;
+        self.fail_some(now, &mut out);
         self.give(out)
     }
 }

@@ -1,6 +1,7 @@
 //! Writing the envelopes of one domain for one event of the room.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
@@ -56,7 +57,7 @@ struct List {
 /// Writes envelopes for one domain.
 pub(super) struct Composer<'a> {
     link: &'a mut Link,
-    domain: &'a std::sync::Arc<str>,
+    domain: &'a Arc<str>,
     shared: &'a Shared,
     now: Millis,
     /// Seats as they were before the envelope under way.
@@ -71,12 +72,7 @@ pub(super) struct Composer<'a> {
 }
 
 impl<'a> Composer<'a> {
-    pub fn new(
-        link: &'a mut Link,
-        domain: &'a std::sync::Arc<str>,
-        shared: &'a Shared,
-        now: Millis,
-    ) -> Self {
+    pub fn new(link: &'a mut Link, domain: &'a Arc<str>, shared: &'a Shared, now: Millis) -> Self {
         let before = link.audience.seats.clone();
         let mut composer = Composer {
             link,
@@ -306,6 +302,7 @@ impl<'a> Composer<'a> {
     /// Ends the link in an orderly way: its occupants are served plainly from here on.
     pub fn end(&mut self) {
         self.op(Op::End);
+        self.link.ended = true;
     }
 
     /// Sends what has been composed; an empty envelope if `probe`.
@@ -341,6 +338,7 @@ impl<'a> Composer<'a> {
         self.shared.counters.add(Counter::EnvelopesSent, 1);
         self.shared.counters.add(Counter::CopiesCarried, copies);
         self.shared.counters.add(Counter::CopiesReplayed, std::mem::take(&mut self.replayed));
+        let body = Arc::new(body);
         let sent = Sent {
             seq,
             at: self.now,
@@ -349,6 +347,8 @@ impl<'a> Composer<'a> {
             copies,
             bytes: self.len as u64,
             fate: None,
+            body: body.clone(),
+            expected: false,
         };
         self.out.push(Action::Envelope { to: self.domain.clone(), id: self.link.id(seq), body });
         self.link.push(sent);

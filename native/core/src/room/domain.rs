@@ -7,6 +7,9 @@ use super::link::{Fate, Link};
 use crate::audience::Audience;
 use crate::{Config, Millis, Payload};
 
+/// Time between the first and the second question for resumption; it doubles.
+const FIRST_WAIT: u64 = 1000;
+
 /// States of a domain. Each holds what is valid only in it.
 #[derive(Debug)]
 pub(super) enum State {
@@ -18,24 +21,43 @@ pub(super) enum State {
     SettingUp { id: String, until: Millis, link: Box<Link> },
     /// Served through the link.
     Linked(Box<Link>),
-    /// The link is ending: nothing goes out until every envelope has a fate.
-    Draining(Drain),
+    /// Nothing goes out: the link is split and may come back, or it is ending and every envelope is to
+    /// have a fate first.
+    Held(Hold),
 }
 
-/// A link that ends.
+/// A link on which everything waits.
 #[derive(Debug)]
-pub(super) struct Drain {
+pub(super) struct Hold {
     pub link: Box<Link>,
-    /// What the room has sent since, in order.
+    /// What the room has sent since, in order. Sessions are as they were before it.
     pub queue: VecDeque<(Arc<str>, Payload)>,
     pub queued_bytes: u64,
     /// When envelopes without a fate are given up as unknown.
     pub until: Millis,
+    /// The replica is asked whether it goes on; `None` if the link is ending.
+    pub split: Option<Split>,
+    /// It does not go on, whatever the replica says.
+    pub is_over: bool,
     /// The replica has announced itself meanwhile.
     pub announced: bool,
 }
 
-impl Drain {
+/// The questions for resumption of a link whose stream has broken.
+#[derive(Debug)]
+pub(super) struct Split {
+    pub since: Millis,
+    /// Number of the first question since then; the answer to an earlier one is of another cut.
+    pub first: u64,
+    /// When the last one was asked.
+    pub asked: Millis,
+    /// When the next one is due.
+    pub next: Millis,
+    /// Time until the one after it.
+    pub wait: u64,
+}
+
+impl Hold {
     /// Holds one copy until the fates of the envelopes before it are known.
     pub fn push(&mut self, to: &Arc<str>, payload: &Payload) {
         self.queue.push_back((to.clone(), payload.clone()));
@@ -88,35 +110,76 @@ impl Domain {
             State::Asking { .. } => "asking",
             State::SettingUp { .. } => "setting up",
             State::Linked(_) => "linked",
-            State::Draining(_) => "draining",
+            State::Held(Hold { split: Some(_), .. }) => "split",
+            State::Held(_) => "draining",
         }
     }
 
     pub fn link(&self) -> Option<&Link> {
         match &self.state {
             State::SettingUp { link, .. } | State::Linked(link) => Some(link),
-            State::Draining(drain) => Some(&drain.link),
+            State::Held(hold) => Some(&hold.link),
             State::Plain { .. } | State::Asking { .. } => None,
         }
     }
 
-    /// Stops sending. Envelopes get `fate`s as they come; those without one at `until` are unknown.
+    /// Ends the link. Nothing is sent; envelopes get `fate`s as they come, and those without one at
+    /// `until` are unknown.
     pub fn drain(&mut self, room: &str, until: Millis, reason: &'static str) {
-        if !matches!(self.state, State::Linked(_)) {
-            return;
-        }
-        if let State::Linked(link) =
-            std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) })
-        {
+        self.stop(until);
+        if let State::Held(hold) = &mut self.state {
             log::info!("{room}: link with {} ends: {reason}", self.name);
             self.reason = reason;
-            self.state = State::Draining(Drain {
-                link,
-                queue: VecDeque::new(),
-                queued_bytes: 0,
-                until,
-                announced: false,
-            });
+            hold.until = until;
+            hold.split = None;
+            hold.is_over = true;
+        }
+    }
+
+    /// The newest envelope says that the link ends: nothing is sent until it is acknowledged.
+    pub fn finish(&mut self, room: &str, until: Millis, reason: &'static str) {
+        self.drain(room, until, reason);
+        if let State::Held(hold) = &mut self.state {
+            hold.is_over = false;
+        }
+    }
+
+    /// Takes the link for broken, for as long as `until`. False if it is that already, or no link.
+    pub fn split(&mut self, room: &str, now: Millis, until: Millis, reason: &'static str) -> bool {
+        let ending = match &self.state {
+            State::Linked(_) => false,
+            // What says so may have been lost.
+            State::Held(hold) => hold.split.is_none() && !hold.is_over,
+            _ => return false,
+        };
+        if !ending && !matches!(self.state, State::Linked(_)) {
+            return false;
+        }
+        self.stop(until);
+        if let State::Held(hold) = &mut self.state {
+            log::info!("{room}: link with {} is split: {reason}", self.name);
+            self.reason = reason;
+            hold.until = until;
+            let first = hold.link.questions + 1;
+            hold.split = Some(Split { since: now, first, asked: now, next: now, wait: FIRST_WAIT });
+        }
+        true
+    }
+
+    fn stop(&mut self, until: Millis) {
+        match std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) }) {
+            State::Linked(link) => {
+                self.state = State::Held(Hold {
+                    link,
+                    queue: VecDeque::new(),
+                    queued_bytes: 0,
+                    until,
+                    split: None,
+                    is_over: false,
+                    announced: false,
+                });
+            }
+            other => self.state = other,
         }
     }
 
@@ -124,7 +187,7 @@ impl Domain {
     pub fn decide(&mut self, epoch: &str, seq: u64, fate: Fate) -> bool {
         match &mut self.state {
             State::Linked(link) if *link.epoch == *epoch => link.decide(seq, fate),
-            State::Draining(drain) if *drain.link.epoch == *epoch => drain.link.decide(seq, fate),
+            State::Held(hold) if *hold.link.epoch == *epoch => hold.link.decide(seq, fate),
             _ => false,
         }
     }

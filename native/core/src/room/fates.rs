@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::domain::{Drain, State};
+use super::domain::{Hold, State};
 use super::link::{self, Delivery, Fate, Link};
 use super::session::{Seat, Sessions};
 use super::{Bounce, Room};
@@ -14,6 +14,10 @@ use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload, jid};
 
 /// Time after which a session that the room did not remove on [`Action::Fail`] is served plainly.
 const FAIL_TIMEOUT: u64 = 30_000;
+/// Sessions of which a room is told in one go: it sends the leave of each to everybody.
+const FAIL_BATCH: usize = 20;
+/// Time between two such batches.
+const FAIL_PAUSE: u64 = 100;
 /// Time after which a link that is acknowledged counts as sound: the next failure is a first one.
 const SETTLED: u64 = 60_000;
 
@@ -25,6 +29,9 @@ impl Room {
         match (element.name.as_str(), number) {
             // Of a domain without occupants there is nothing to remember.
             ("announce", None) => {}
+            ("report", None) if Report::read(element).is_some_and(|report| report.ask) => {
+                out.push(self.nobody(domain));
+            }
             ("announce", Some(number)) => {
                 let last = self.domains[number].announced;
                 if last.is_none_or(|last| now.since(last) >= self.shared.config.retry_min) {
@@ -52,7 +59,7 @@ impl Room {
                     self.set_up(now, number, out);
                 }
             }
-            State::Draining(drain) => drain.announced = true,
+            State::Held(hold) => hold.announced = true,
             State::SettingUp { .. } | State::Linked(_) => {}
         }
     }
@@ -67,11 +74,15 @@ impl Room {
         let domain = &mut self.domains[number];
         let link = match &mut domain.state {
             State::Linked(link) => link,
-            State::Draining(drain) => &mut drain.link,
+            State::Held(hold) => &mut hold.link,
+            _ if report.ask => return self.reconcile(now, number, out),
             // What was under way when the link ended.
             _ if domain.last_epoch.as_deref() == Some(&*report.epoch) => return,
             _ => return self.shared.counters.add(Counter::BadReports, 1),
         };
+        if report.ask && *link.epoch != *report.epoch {
+            return self.reconcile(now, number, out);
+        }
         if *link.epoch != *report.epoch || report.ack >= link.next_seq {
             return self.shared.counters.add(Counter::BadReports, 1);
         }
@@ -99,6 +110,7 @@ impl Room {
         for (jid, payload) in plain {
             self.send_plain(&payload, &jid, out);
         }
+        self.heard(now, number, report, out);
         self.settle(now, number, out);
     }
 
@@ -108,55 +120,78 @@ impl Room {
         if let Some(&number) = self.by_name.get(domain)
             && let Some((epoch, seq)) = link::parse_id(id)
         {
-            let (fate, wait, reason) = match how {
-                Bounce::Refused => {
-                    (Fate::Refused, self.shared.config.fate_timeout, "an envelope was refused")
-                }
-                Bounce::Unknown => {
-                    (Fate::Unknown, self.shared.config.hold_time, "the stream is broken")
-                }
-            };
-            let domain = &mut self.domains[number];
-            if domain.decide(epoch, seq, fate) {
-                self.shared.counters.add(
-                    match how {
-                        Bounce::Refused => Counter::EnvelopesRefused,
-                        Bounce::Unknown => Counter::EnvelopesUnknown,
-                    },
-                    1,
-                );
-                domain.drain(&self.jid, now + wait, reason);
-                self.alarm.by(now + wait);
-                self.settle(now, number, &mut out);
+            match seq {
+                0 => self.question_bounced(now, number, epoch, how, &mut out),
+                _ => self.envelope_bounced(now, number, (epoch, seq), how, &mut out),
             }
         }
         self.give(out)
     }
 
-    /// Ends a draining link if every envelope has its fate: sends what was refused and what was
-    /// queued as plain copies, and gives up those whose stanzas may or may not have arrived.
-    pub(super) fn settle(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+    fn envelope_bounced(
+        &mut self,
+        now: Millis,
+        number: usize,
+        (epoch, seq): (&str, u64),
+        how: Bounce,
+        out: &mut Vec<Action>,
+    ) {
+        let (fate, counter) = match how {
+            Bounce::Refused => (Fate::Refused, Counter::EnvelopesRefused),
+            Bounce::Unknown => (Fate::Unknown, Counter::EnvelopesUnknown),
+        };
         let domain = &mut self.domains[number];
-        let State::Draining(Drain { link, .. }) = &domain.state else { return };
-        if !link.is_decided() {
+        let expected = domain.link().is_some_and(|link| link.is_expected(seq));
+        if !domain.decide(epoch, seq, fate) {
             return;
         }
-        let State::Draining(drain) =
-            std::mem::replace(&mut domain.state, State::Plain { retry: now })
+        self.shared.counters.add(counter, 1);
+        if how == Bounce::Refused && expected {
+            let until = now + self.shared.config.fate_timeout;
+            domain.drain(&self.jid, until, "an envelope was refused");
+            self.alarm.by(until);
+        } else if how == Bounce::Refused {
+            // It may have come after one that was lost.
+            self.split(now, number, "an envelope was refused", out);
+        } else {
+            self.split(now, number, "the stream is broken", out);
+        }
+        self.settle(now, number, out);
+    }
+
+    /// Ends a link that is ending already, if every envelope has its fate: sends what was refused and
+    /// what was queued as plain copies, and gives up those whose stanzas may or may not have arrived.
+    pub(super) fn settle(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        if let State::Held(Hold { link, split: None, .. }) = &self.domains[number].state
+            && link.is_decided()
+        {
+            self.dissolve(now, number, out);
+        }
+    }
+
+    /// Ends a held link. Over a stream that is broken nothing more is sent: whoever waits for
+    /// something has missed it.
+    fn dissolve(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        let domain = &mut self.domains[number];
+        let State::Held(hold) = std::mem::replace(&mut domain.state, State::Plain { retry: now })
         else {
             return;
         };
         self.shared.counters.add(Counter::LinksDown, 1);
-        let Drain { link, queue, announced, .. } = drain;
+        let Hold { link, queue, announced, split, .. } = hold;
         let reason = domain.reason;
         domain.last_epoch = Some(link.epoch.clone());
         let was_refused = link.sent.iter().any(|sent| sent.fate == Some(Fate::Refused));
-        let failed = unknown(&link);
-        let (failing, muted) = self.fail(now, number, &link, &failed);
-        self.resend(&link, &failed, queue, muted, out);
-        if !failing.is_empty() {
-            out.push(Action::Fail { to: failing });
+        for (jid, payload) in &queue {
+            self.note(now, jid, payload.facts());
         }
+        let failed = unknown(&link);
+        let mut muted = self.fail(now, number, &link, &failed);
+        if split.is_some() {
+            self.fail_waiting(now, number, &link, &queue, &mut muted);
+        }
+        self.resend(&link, &failed, queue, muted, out);
+        self.fail_some(now, out);
         self.unlink(now, number, reason, out);
         if announced {
             self.announced(now, number, out);
@@ -165,41 +200,85 @@ impl Room {
         }
     }
 
-    /// Marks those whose stanzas may or may not have arrived. Returns the sessions that the room is to
-    /// be told of, and the JIDs of all whose stay that has lost its thread may go on in the queue.
-    pub(super) fn fail(
+    /// Marks those whose stanzas may or may not have arrived. Returns the JIDs of all whose stay has
+    /// lost its thread; it may go on in the queue.
+    fn fail(
         &mut self,
         now: Millis,
         number: usize,
         link: &Link,
         failed: &RoaringBitmap,
-    ) -> (Vec<Arc<str>>, HashSet<Arc<str>>) {
+    ) -> HashSet<Arc<str>> {
         let departed: RoaringBitmap =
             link.sent.iter().flat_map(|sent| sent.departed.iter().copied()).collect();
         let mut muted = HashSet::new();
-        let mut failing = Vec::new();
         // A stay that had ended before is over either way.
         for index in failed - departed {
             let Some(jid) = link.audience.jid(index).cloned() else { continue };
-            if let Some(session) = self.sessions.find_mut(&jid)
-                && session.seat == Seat::At(index)
-            {
-                session.seat = Seat::Failing(now + FAIL_TIMEOUT);
-                failing.push(jid.clone());
+            if self.sessions.find_mut(&jid).is_some_and(|session| session.seat == Seat::At(index)) {
+                self.mark_failing(now, number, &jid);
             }
             muted.insert(jid);
         }
-        if !failing.is_empty() {
-            self.domains[number].failing += failing.len();
-            self.alarm.by(now + FAIL_TIMEOUT);
-            self.shared.counters.add(Counter::OccupantsFailed, failing.len() as u64);
+        muted
+    }
+
+    /// The same for those for whom something waits.
+    fn fail_waiting(
+        &mut self,
+        now: Millis,
+        number: usize,
+        link: &Link,
+        queue: &VecDeque<(Arc<str>, Payload)>,
+        muted: &mut HashSet<Arc<str>>,
+    ) {
+        let served: HashSet<&Arc<str>> = link.audience.jids().map(|(_, jid)| jid).collect();
+        for (jid, _) in queue {
+            if self.sessions.find(jid).is_some() {
+                self.mark_failing(now, number, jid);
+                muted.insert(jid.clone());
+            } else if served.contains(jid) {
+                muted.insert(jid.clone());
+            }
         }
-        (failing, muted)
+    }
+
+    /// From here on it gets nothing but its own end; the room is told soon.
+    pub(super) fn mark_failing(&mut self, now: Millis, number: usize, jid: &Arc<str>) {
+        let batches = (self.to_fail.len() / FAIL_BATCH) as u64;
+        let until = now + FAIL_TIMEOUT + batches * FAIL_PAUSE;
+        if let Some(session) = self.sessions.find_mut(jid)
+            && !matches!(session.seat, Seat::Failing(_))
+        {
+            session.seat = Seat::Failing(until);
+            self.to_fail.push_back(jid.clone());
+            self.domains[number].failing += 1;
+            self.alarm.by(until);
+            self.shared.counters.add(Counter::OccupantsFailed, 1);
+        }
+    }
+
+    /// Tells the room of some of those who fail, and wakes up for the next.
+    pub(super) fn fail_some(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if self.to_fail.is_empty() || self.fail_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let batch = if self.closed { self.to_fail.len() } else { FAIL_BATCH };
+        let batch = self.to_fail.drain(..batch.min(self.to_fail.len()));
+        let batch: Vec<Arc<str>> = batch.collect();
+        let to: Vec<Arc<str>> = batch.into_iter().filter(|jid| self.is_failing(jid)).collect();
+        if !to.is_empty() {
+            out.push(Action::Fail { to });
+        }
+        self.fail_at = (!self.to_fail.is_empty()).then(|| now + FAIL_PAUSE);
+        if let Some(at) = self.fail_at {
+            self.alarm.by(at);
+        }
     }
 
     /// Sends plainly what was refused, then what has been queued since. A muted session gets nothing
     /// of its broken stay but the end.
-    pub(super) fn resend(
+    fn resend(
         &mut self,
         link: &Link,
         failed: &RoaringBitmap,
@@ -223,7 +302,7 @@ impl Room {
             if !muted.contains(&jid) || ends {
                 self.send_plain(&payload, &jid, out);
             }
-            if ends {
+            if ends && !self.is_failing(&jid) {
                 muted.remove(&jid);
             }
         }
@@ -247,22 +326,29 @@ impl Room {
                 State::Linked(link) => {
                     link.copies > config.max_unacked_copies || link.bytes > config.max_unacked_bytes
                 }
-                State::Draining(drain) => drain.is_full(config),
+                State::Held(hold) => hold.is_full(config),
                 _ => false,
             };
             if full {
                 self.shared.counters.add(Counter::BufferFull, 1);
-                domain.drain(&self.jid, now, "the buffer of the link is full");
+                domain.split(&self.jid, now, now, "the buffer of the link is full");
                 self.give_up(now, number, out);
             }
         }
     }
 
+    /// Waits no longer: what has no fate is unknown.
     pub(super) fn give_up(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
-        if let State::Draining(drain) = &mut self.domains[number].state {
-            drain.link.decide_rest(Fate::Unknown);
-            self.settle(now, number, out);
+        if let State::Held(hold) = &mut self.domains[number].state {
+            hold.link.decide_rest(Fate::Unknown);
+            self.dissolve(now, number, out);
         }
+    }
+
+    fn is_failing(&self, jid: &str) -> bool {
+        self.sessions
+            .find(jid)
+            .is_some_and(|number| matches!(self.sessions.get(number).seat, Seat::Failing(_)))
     }
 }
 

@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::slots::Slots;
 use crate::audience::{Audience, Class};
-use crate::{Millis, Payload};
+use crate::{Element, Millis, Payload};
 
 /// What became of an envelope that has not been acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,10 @@ pub(super) struct Sent {
     pub copies: u64,
     pub bytes: u64,
     pub fate: Option<Fate>,
+    /// As it went out, to be sent again.
+    pub body: Arc<Element<Payload>>,
+    /// It was sent to a replica that had said to expect just this one: a refusal is not for a gap.
+    pub expected: bool,
 }
 
 /// A link that is up.
@@ -65,6 +69,10 @@ pub(super) struct Link {
     pub bytes: u64,
     pub last_sent: Millis,
     pub up_since: Millis,
+    /// Questions for resumption asked on this link.
+    pub questions: u64,
+    /// The newest envelope says that the link ends.
+    pub ended: bool,
 }
 
 impl Link {
@@ -83,12 +91,19 @@ impl Link {
             bytes: 0,
             last_sent: now,
             up_since: now,
+            questions: 0,
+            ended: false,
         }
     }
 
     /// Id of the stanza that carries an envelope.
     pub fn id(&self, seq: u64) -> String {
         format!("{ID_PREFIX}{}.{seq}", self.epoch)
+    }
+
+    /// Id of a question for resumption: no envelope has that number.
+    pub fn question_id(&self) -> String {
+        self.id(0)
     }
 
     /// Takes note of an envelope that goes out.
@@ -124,6 +139,11 @@ impl Link {
         }
         sent.fate = Some(fate);
         true
+    }
+
+    /// Whether this envelope was sent to a replica that had said to expect it.
+    pub fn is_expected(&self, seq: u64) -> bool {
+        self.sent.front().is_some_and(|sent| sent.seq == seq && sent.expected)
     }
 
     /// Whether an envelope that is not acknowledged takes leave of this session.

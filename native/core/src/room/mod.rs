@@ -13,8 +13,9 @@ mod link;
 mod session;
 mod setup;
 mod slots;
+mod split;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -61,7 +62,7 @@ pub enum Bounce {
 pub struct DomainStatus {
     /// The domain.
     pub domain: String,
-    /// `plain`, `asking`, `setting up`, `linked` or `draining`.
+    /// `plain`, `asking`, `setting up`, `linked`, `split` or `draining`.
     pub state: &'static str,
     /// Epoch of the link, if there is one.
     pub epoch: Option<String>,
@@ -94,6 +95,9 @@ pub struct Room {
     alarm: Alarm,
     /// Domains that may have come to deserve a link.
     candidates: Vec<usize>,
+    /// Sessions that fail and of which the room is still to be told, and when it is told of more.
+    to_fail: VecDeque<Arc<str>>,
+    fail_at: Option<Millis>,
     /// Sessions that have left while the host makes its list of occupants.
     left_since: Option<HashSet<String>>,
     closed: bool,
@@ -121,6 +125,8 @@ impl Room {
             recalled: HashMap::new(),
             alarm: Alarm::default(),
             candidates: Vec::new(),
+            to_fail: VecDeque::new(),
+            fail_at: None,
             left_since: None,
             closed: false,
         })
@@ -141,7 +147,7 @@ impl Room {
         }
         if let Some(&number) = self.by_name.get(jid::domain(to)) {
             let domain = &self.domains[number];
-            if matches!(domain.state, State::Linked(_) | State::Draining(_)) {
+            if matches!(domain.state, State::Linked(_) | State::Held(_)) {
                 return Verdict::Hold;
             }
             let failing = |s: &session::Session| matches!(s.seat, Seat::Failing(_));
@@ -200,26 +206,37 @@ impl Room {
             })
             .collect();
         let mut out = Vec::new();
+        self.place_all(now, &payloads, copies, &mut out);
+        self.check_buffers(now, copies, &mut out);
+        self.try_candidates(now, &mut out);
+        self.give(out)
+    }
+
+    /// Sends copies, which are (full JID, position in `payloads`), by link or plainly.
+    fn place_all(
+        &mut self,
+        now: Millis,
+        payloads: &[Option<Payload>],
+        copies: &[(&str, u32)],
+        out: &mut Vec<Action>,
+    ) {
         let mut batch: Vec<(usize, u32)> = Vec::new();
         let mut ending: HashSet<usize> = HashSet::new();
         for &(to, token) in copies {
             let Some(Some(payload)) = payloads.get(token as usize) else { continue };
             if self.sessions.find(to).is_some_and(|number| ending.contains(&number)) {
                 // Something for a session after its own end: it is another's stay, or a stranger's.
-                self.send(now, &payloads, &mut batch, &mut out);
+                self.send(now, payloads, &mut batch, out);
                 ending.clear();
             }
-            if let Some(number) = self.place(now, to, payload, &mut out) {
+            if let Some(number) = self.place(now, to, payload, out) {
                 batch.push((number, token));
                 if payload.facts().is_own_end() || self.sessions.get(number).passing {
                     ending.insert(number);
                 }
             }
         }
-        self.send(now, &payloads, &mut batch, &mut out);
-        self.check_buffers(now, copies, &mut out);
-        self.try_candidates(now, &mut out);
-        self.give(out)
+        self.send(now, payloads, &mut batch, out);
     }
 
     /// Decides how one held copy goes: the number of its session if through a link.
@@ -273,9 +290,12 @@ impl Room {
                 }
                 Some(number)
             }
-            Some(State::Draining(drain)) => {
-                drain.push(&to.into(), payload);
-                self.note(now, to, facts);
+            Some(State::Held(hold)) => {
+                hold.push(&to.into(), payload);
+                // A stay that has failed is not part of the link.
+                if known.is_some_and(|n| matches!(self.sessions.get(n).seat, Seat::Failing(_))) {
+                    self.note(now, to, facts);
+                }
                 None
             }
             _ => {
@@ -337,11 +357,11 @@ impl Room {
                 self.shared.counters.add(Counter::Oversize, 1);
                 let until = now + self.shared.config.ack_timeout;
                 self.alarm.by(until);
-                domain.drain(&self.jid, until, "a stanza was too large for an envelope");
-                let State::Draining(drain) = &mut domain.state else { continue };
+                domain.finish(&self.jid, until, "a stanza was too large for an envelope");
+                let State::Held(hold) = &mut domain.state else { continue };
                 for (_, payload, members) in std::iter::once(first).chain(groups) {
                     for number in members {
-                        drain.push(&self.sessions.get(number).jid, payload);
+                        hold.push(&self.sessions.get(number).jid, payload);
                     }
                 }
                 continue;

@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::Room;
 use super::domain::{Domain, State};
+use super::link::Link;
 use super::session::Seat;
 use crate::ops::{LinkAccept, LinkOffer, Op};
 use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload};
@@ -136,17 +137,14 @@ impl Room {
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
                     link.slots.limit(&self.shared.config, accept.slots, accept.slot_bytes);
-                    for index in accept.refused {
-                        self.shared.counters.add(Counter::OccupantsRefused, 1);
-                        link.audience.seats.leave(index);
-                        if let Some(jid) = link.audience.jid(index)
-                            && let Some(session) = self.sessions.find_mut(jid)
-                            && session.seat == Seat::At(index)
-                        {
-                            session.seat = Seat::Refused;
-                            link.stale.push(index);
-                        }
+                    let gone = self.refused_at_once(now, number, &mut link, &accept);
+                    if gone && link.audience.seats.all().is_empty() {
+                        // The replica keeps no link for nobody.
+                        self.fail_some(now, &mut out);
+                        self.unlink(now, number, "none of its sessions is there", &mut out);
+                        return self.give(out);
                     }
+                    let domain = &mut self.domains[number];
                     log::info!("{}: link with {} is up", self.jid, domain.name);
                     self.shared.counters.add(Counter::LinksUp, 1);
                     domain.reason = "linked";
@@ -154,6 +152,7 @@ impl Room {
                     link.up_since = now;
                     domain.state = State::Linked(link);
                     self.watch(number);
+                    self.fail_some(now, &mut out);
                 }
                 None => {
                     self.shared.counters.add(Counter::SetupsFailed, 1);
@@ -163,6 +162,32 @@ impl Room {
             }
         }
         self.give(out)
+    }
+
+    /// Those whom the replica does not serve are served plainly, and those who are not there at all
+    /// fail. True if there are some of these.
+    fn refused_at_once(
+        &mut self,
+        now: Millis,
+        number: usize,
+        link: &mut Link,
+        accept: &LinkAccept,
+    ) -> bool {
+        for index in &accept.refused {
+            self.shared.counters.add(Counter::OccupantsRefused, 1);
+            link.audience.seats.leave(index);
+            let Some(jid) = link.audience.jid(index).cloned() else { continue };
+            if let Some(session) = self.sessions.find_mut(&jid)
+                && session.seat == Seat::At(index)
+            {
+                session.seat = Seat::Refused;
+                link.stale.push(index);
+                if accept.gone.contains(index) {
+                    self.mark_failing(now, number, &jid);
+                }
+            }
+        }
+        !accept.gone.is_empty()
     }
 
     /// Back to plain, to be tried again after a while.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dmuc_core::{Action, Actions, Config, Element, Facts, Millis, Payload, Replica, Shared};
+use dmuc_core::{
+    Action, Actions, Config, Counter, Element, Facts, Millis, Payload, Replica, Shared,
+};
 
 use super::{Down, ROOM, Stanza, Stream, Up, incoming, number};
 
@@ -19,6 +21,14 @@ pub struct Home {
     pub up: Stream<Up>,
     /// Its stream has broken at least once.
     pub was_cut: bool,
+    /// Nothing passes now, in either direction.
+    pub is_severed: bool,
+    /// Who takes himself for an occupant.
+    pub inside: BTreeSet<String>,
+    /// Who has left and not asked again.
+    left: BTreeSet<String>,
+    /// Who asked and was not heard, and nobody has said so.
+    pub unheard: BTreeSet<String>,
     gone: BTreeSet<String>,
     kept: Vec<(Arc<str>, Arc<str>, String)>,
     seed: u64,
@@ -37,6 +47,10 @@ impl Home {
             down: Stream::new(),
             up: Stream::new(),
             was_cut: false,
+            is_severed: false,
+            inside: BTreeSet::new(),
+            left: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             gone: BTreeSet::new(),
             kept: Vec::new(),
             seed,
@@ -48,12 +62,18 @@ impl Home {
         self.gone.contains(session)
     }
 
+    /// It may have missed something: a stream has broken, or was silent for longer than anybody waits.
+    pub fn has_missed(&self) -> bool {
+        self.was_cut || self.shared.counters.get(Counter::EpochsDead) > 0
+    }
+
     /// A session asks to be in the room under this nick, or to change to it.
     pub fn join(&mut self, now: Millis, session: &str, nick: &str) {
         if self.is_gone(session) {
             return;
         }
         self.received.entry(session.to_owned()).or_default();
+        self.left.remove(session);
         let to = format!("{ROOM}/{nick}");
         if let Some(replica) = &mut self.replica {
             replica.outgoing(
@@ -72,7 +92,19 @@ impl Home {
         if let Some(replica) = &mut self.replica {
             replica.outgoing(now, session, &format!("{ROOM}/any"), facts);
         }
+        self.inside.remove(session);
+        self.left.insert(session.to_owned());
         self.up.push_back(Up::Leave { session: session.to_owned() });
+    }
+
+    /// What cannot be sent to the room comes back, if it is not a leave.
+    pub fn bounce_up(&mut self, now: Millis) {
+        for up in std::mem::take(&mut self.up) {
+            if let (Up::Join { session, nick }, Some(replica)) = (up, &mut self.replica) {
+                let facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::ERROR);
+                replica.incoming(now, &session, &format!("{ROOM}/{nick}"), facts);
+            }
+        }
     }
 
     /// A session ends: its server sends unavailable for it.
@@ -91,8 +123,16 @@ impl Home {
         if let Some(mut replica) = self.replica.take() {
             let actions = replica.close(now);
             self.kept = replica.consents();
-            self.carry_out(actions, None);
+            self.carry_out(actions, None, &BTreeMap::new());
         }
+    }
+
+    /// The server is killed and starts again; these sessions do not come back.
+    pub fn crash(&mut self, gone: &[String]) {
+        self.gone.extend(gone.iter().cloned());
+        self.inside.clear();
+        self.seed += 1;
+        self.replica = Some(Replica::new(&self.name, self.seed, self.shared.clone()));
     }
 
     /// The module is loaded.
@@ -107,7 +147,7 @@ impl Home {
             }
             let actions = replica.announce(now);
             self.replica = Some(replica);
-            self.carry_out(actions, None);
+            self.carry_out(actions, None, &BTreeMap::new());
         }
     }
 
@@ -121,32 +161,52 @@ impl Home {
                 {
                     replica.incoming(now, &to, &stanza.from, stanza.facts);
                 }
-                self.hand_over(&to, number);
+                if self.is_gone(&to) && !stanza.facts.is_unavailable() {
+                    self.up.push_back(Up::Dead { session: to.clone() });
+                }
+                self.hand_over(&to, stanza);
             }
             Down::Envelope { id, body } => match &mut self.replica {
                 Some(replica) => {
                     let actions = replica.envelope(now, ROOM, &id, &incoming(&body, stanzas));
-                    self.carry_out(actions, Some((&id, &body)));
+                    self.carry_out(actions, Some((&id, &body)), stanzas);
                 }
                 None => self.up.push_back(Up::Error { id }),
             },
             Down::Setup { id, body } => match &mut self.replica {
                 Some(replica) => {
-                    let actions = replica.setup(now, ROOM, &incoming(&body, stanzas));
-                    self.carry_out(actions, Some((&id, &body)));
+                    let body = incoming(&body, stanzas);
+                    let unknown = replica.unknown_sessions(ROOM, &body);
+                    let gone: Vec<&str> = unknown
+                        .iter()
+                        .map(String::as_str)
+                        .filter(|session| self.gone.contains(*session))
+                        .collect();
+                    let actions = replica.setup(now, ROOM, &body, &gone);
+                    self.carry_out(actions, Some((&id, &Element::new("link"))), stanzas);
                 }
                 None => self.up.push_back(Up::Result { id, body: None }),
             },
         }
     }
 
-    fn hand_over(&mut self, session: &str, number: u64) {
+    fn hand_over(&mut self, session: &str, stanza: &Stanza) {
         if !self.is_gone(session) {
-            self.received.entry(session.to_owned()).or_default().push(number);
+            self.received.entry(session.to_owned()).or_default().push(stanza.number);
+            if stanza.facts.is_own_available() && !self.left.contains(session) {
+                self.inside.insert(session.to_owned());
+            } else if stanza.facts.is_own_end() {
+                self.inside.remove(session);
+            }
         }
     }
 
-    fn carry_out(&mut self, actions: Actions, input: Option<(&str, &Element<Payload>)>) {
+    fn carry_out(
+        &mut self,
+        actions: Actions,
+        input: Option<(&str, &Element<Payload>)>,
+        stanzas: &BTreeMap<u64, Stanza>,
+    ) {
         self.wake = [self.wake, actions.wake].into_iter().flatten().min();
         let answer = |body| Up::Result { id: input.expect("a set-up").0.to_owned(), body };
         for action in actions.list {
@@ -155,14 +215,14 @@ impl Home {
                     let body = input.expect("an envelope").1;
                     let payload = body.children[op].payload.as_ref().expect("a payload");
                     for to in to {
-                        self.hand_over(&to, number(payload));
+                        self.hand_over(&to, &stanzas[&number(payload)]);
                     }
                 }
-                Action::Replay { stanzas, to } => {
+                Action::Replay { stanzas: packed, to } => {
                     for to in to {
-                        for stanza in &stanzas {
+                        for stanza in &packed {
                             let number = stanza[..].try_into().map(u64::from_be_bytes);
-                            self.hand_over(&to, number.expect("a number"));
+                            self.hand_over(&to, &stanzas[&number.expect("a number")]);
                         }
                     }
                 }
@@ -170,11 +230,17 @@ impl Home {
                 Action::Refuse { id, .. } => self.up.push_back(Up::Error { id }),
                 Action::Result { body } => self.up.push_back(answer(Some(body))),
                 Action::SetupError { .. } => self.up.push_back(answer(None)),
-                Action::Evict { session, .. } => self.evicted.push(session.to_string()),
+                Action::Evict { session, .. } => {
+                    self.inside.remove(&*session);
+                    self.evicted.push(session.to_string());
+                }
+                Action::Depart { session, .. } => {
+                    self.up.push_back(Up::Leave { session: session.to_string() });
+                }
                 Action::Announce { .. } => {
                     self.up.push_back(Up::Dmuc { body: Element::new("announce") });
                 }
-                Action::ConsentChanged { .. } => {}
+                Action::ConsentChanged { .. } | Action::LinkOver { .. } => {}
                 other => panic!("not an action of a replica: {other:?}"),
             }
         }
@@ -185,7 +251,7 @@ impl Home {
             self.wake = None;
             if let Some(replica) = &mut self.replica {
                 let actions = replica.tick(now);
-                self.carry_out(actions, None);
+                self.carry_out(actions, None, &BTreeMap::new());
             }
         }
     }

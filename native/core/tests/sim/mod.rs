@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use dmuc_core::{
-    Action, Actions, Bounce, Config, Element, Facts, Incoming, Millis, Payload, PayloadIn, Room,
-    Shared, Verdict, is_envelope_id, jid,
+    Action, Actions, Bounce, Config, Counter, Element, Facts, Incoming, Millis, Payload, PayloadIn,
+    Room, Shared, Verdict, is_envelope_id, jid,
 };
 pub use home::Home;
 pub use muc::{Copy, Muc, Sent};
@@ -35,18 +35,34 @@ pub struct Stanza {
 #[derive(Clone, Debug)]
 pub enum Down {
     Plain { to: String, number: u64 },
-    Envelope { id: String, body: Element<Payload> },
+    Envelope { id: String, body: Arc<Element<Payload>> },
     Setup { id: String, body: Element<Payload> },
 }
 
 /// What goes from a domain to the primary.
 #[derive(Clone, Debug)]
 pub enum Up {
-    Join { session: String, nick: String },
-    Leave { session: String },
-    Dmuc { body: Element<Payload> },
-    Result { id: String, body: Option<Element<Payload>> },
-    Error { id: String },
+    Join {
+        session: String,
+        nick: String,
+    },
+    Leave {
+        session: String,
+    },
+    /// A plain stanza was for a session that is not there.
+    Dead {
+        session: String,
+    },
+    Dmuc {
+        body: Element<Payload>,
+    },
+    Result {
+        id: String,
+        body: Option<Element<Payload>>,
+    },
+    Error {
+        id: String,
+    },
 }
 
 /// Everything there is.
@@ -63,6 +79,10 @@ pub struct World {
     /// Which variant of a stanza is which, by number.
     stanzas: BTreeMap<u64, Stanza>,
     pub failed: u64,
+    /// Those of them that were there.
+    pub failed_alive: u64,
+    /// Questions for resumption.
+    pub questions: u64,
     /// How often the core had a payload itself.
     pub recalled: u64,
     /// Some stanzas are too large for an envelope of 4096 bytes.
@@ -94,6 +114,8 @@ impl World {
             buffer: Vec::new(),
             stanzas: BTreeMap::new(),
             failed: 0,
+            failed_alive: 0,
+            questions: 0,
             recalled: 0,
             large: false,
         }
@@ -153,6 +175,11 @@ impl World {
         self.with_primary(|room, now| room.event(now, payloads, &copies));
     }
 
+    /// The primary gets an input that no stream has brought.
+    pub fn ask_primary(&mut self, call: impl FnOnce(&mut Room) -> Actions) {
+        self.with_primary(|room, _| call(room));
+    }
+
     fn with_primary(&mut self, call: impl FnOnce(&mut Room, Millis) -> Actions) {
         let now = self.now;
         if let Some(room) = &mut self.primary {
@@ -172,6 +199,7 @@ impl World {
                     }
                 }
                 Action::Envelope { to, id, body } => {
+                    self.questions += u64::from(body.name == "resume");
                     self.check_privacy(&to, &body);
                     self.home(&to).down.push_back(Down::Envelope { id, body });
                 }
@@ -185,6 +213,7 @@ impl World {
                 Action::Fail { to } => {
                     self.failed += to.len() as u64;
                     for to in to {
+                        self.failed_alive += u64::from(!self.home(&to).is_gone(&to));
                         let copies = self.muc.kick(&to, true);
                         self.happen(copies);
                     }
@@ -206,6 +235,9 @@ impl World {
     /// Lets the oldest stanza on the way to a domain arrive; false if there is none.
     pub fn arrive_down(&mut self, home: usize) -> bool {
         let home = &mut self.homes[home];
+        if home.is_severed {
+            return false;
+        }
         let Some(down) = home.down.pop_front() else { return false };
         home.receive(self.now, down, &self.stanzas);
         true
@@ -213,6 +245,9 @@ impl World {
 
     /// Lets the oldest stanza on the way from a domain arrive; false if there is none.
     pub fn arrive_up(&mut self, home: usize) -> bool {
+        if self.homes[home].is_severed {
+            return false;
+        }
         let Some(up) = self.homes[home].up.pop_front() else { return false };
         let domain = self.homes[home].name.clone();
         match up {
@@ -222,6 +257,10 @@ impl World {
             }
             Up::Leave { session } => {
                 let copies = self.muc.leave(&session);
+                self.happen(copies);
+            }
+            Up::Dead { session } => {
+                let copies = self.muc.kick(&session, true);
                 self.happen(copies);
             }
             Up::Dmuc { body } => {
@@ -268,6 +307,68 @@ impl World {
         }
     }
 
+    /// The network between the primary and a domain fails. What is on the way is lost, and nobody hears
+    /// of that. What is sent from here on comes back to its sender.
+    pub fn sever(&mut self, home: usize) {
+        let home = &mut self.homes[home];
+        home.was_cut = true;
+        home.is_severed = true;
+        for up in home.up.drain(..) {
+            if let Up::Join { session, .. } = up {
+                home.unheard.insert(session);
+            }
+        }
+        for down in home.down.drain(..) {
+            if let Down::Plain { to, number } = down {
+                self.muc.lost(&to, number);
+            }
+        }
+    }
+
+    /// It is there again.
+    pub fn mend(&mut self, home: usize) {
+        self.bounce();
+        self.homes[home].is_severed = false;
+    }
+
+    fn bounce(&mut self) {
+        let now = self.now;
+        for home in 0..self.homes.len() {
+            // What comes of it may be sent to where nothing passes.
+            while self.homes[home].is_severed && !self.homes[home].down.is_empty() {
+                self.cut(home);
+            }
+            if self.homes[home].is_severed {
+                self.homes[home].bounce_up(now);
+            }
+        }
+    }
+
+    /// Whether the domain has had a cut and is served plainly, being too small for a link: a leave that
+    /// was lost is not repeated then, as in plain MUC.
+    fn is_left_to_plain(&self, home: &Home) -> bool {
+        let status = self.primary.as_ref().map(Room::status).unwrap_or_default();
+        let linked = status.iter().any(|s| s.domain == home.name && s.state == "linked");
+        home.has_missed() && !linked
+    }
+
+    /// Who is haunted: sessions that take themselves for occupants and are not, or the other way round.
+    pub fn haunted(&self) -> Vec<String> {
+        let live = self.muc.sessions();
+        let mut haunted = Vec::new();
+        for home in &self.homes {
+            let excused = |s: &str| self.muc.has_lost_plainly(s) || home.unheard.contains(s);
+            for session in home.received.keys().filter(|s| !excused(s)) {
+                let inside = home.inside.contains(session) && !home.is_gone(session);
+                let may_haunt = !inside && self.is_left_to_plain(home);
+                if inside != live.contains(session) && !may_haunt {
+                    haunted.push(format!("{session}: inside {inside}"));
+                }
+            }
+        }
+        haunted
+    }
+
     /// dmuc is unloaded at the primary.
     pub fn unload_primary(&mut self) {
         self.with_primary(Room::close);
@@ -296,6 +397,7 @@ impl World {
         for home in &mut self.homes {
             home.pass(now);
         }
+        self.bounce();
     }
 
     /// Until nothing is on the way and no short timer is left.
@@ -308,7 +410,7 @@ impl World {
     }
 
     /// Until nothing is on the way.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let mut busy = true;
         while busy {
             busy = false;
@@ -319,24 +421,29 @@ impl World {
         }
     }
 
+    fn has_split(&self) -> bool {
+        self.shared.counters.get(Counter::LinksSplit) > 0
+    }
+
     /// What is wrong with what the sessions received, if anything.
     ///
     /// For each stay of a session that the room took in: what was received is what the room sent, in
     /// its order, once. A stay that the room ended because a stanza did not arrive may lack a tail,
     /// but for the room's own end; so may one whose session is gone.
     pub fn verdict(&self) -> Result<(), String> {
-        if let Some(ghost) =
-            self.muc.sessions().iter().find(|s| self.homes.iter().any(|home| home.is_gone(s)))
-        {
-            return Err(format!("{ghost} is gone and still in the room"));
-        }
         for home in &self.homes {
+            let ghost = self.muc.sessions().into_iter().find(|session| home.is_gone(session));
+            if let Some(ghost) = ghost.filter(|_| !self.is_left_to_plain(home)) {
+                return Err(format!("{ghost} is gone and still in the room"));
+            }
             for (session, received) in &home.received {
                 // How much of what was received may belong to the stays so far.
                 let mut reached = BTreeSet::from([0]);
                 for (stay, sent) in self.muc.sent_to(session) {
                     let may_lack = sent.failed
-                        || (home.was_cut && !self.muc.is_live(stay))
+                        || sent.lost_plainly
+                        || home.evicted.contains(session)
+                        || ((home.has_missed() || self.has_split()) && !self.muc.is_live(stay))
                         || home.is_gone(session);
                     let after: BTreeSet<usize> = reached
                         .iter()

@@ -67,6 +67,11 @@ impl Muc {
         }
     }
 
+    /// Whether anything sent plainly to this session was lost.
+    pub fn has_lost_plainly(&self, session: &str) -> bool {
+        self.sent.get(session).is_some_and(|stays| stays.values().any(|sent| sent.lost_plainly))
+    }
+
     /// Whether the room has not ended this stay.
     pub fn is_live(&self, stay: u64) -> bool {
         self.occupants.iter().any(|o| o.stay == stay)

@@ -52,6 +52,19 @@ pub fn received(world: &World, n: usize) -> usize {
     world.homes[0].received.get(&user(n)).map_or(0, Vec::len)
 }
 
+/// What is on its way to b.test, by the name of the dmuc element.
+pub fn carriers(world: &World) -> Vec<&str> {
+    world.homes[0]
+        .down
+        .iter()
+        .map(|down| match down {
+            Down::Envelope { body, .. } => &body.name,
+            Down::Setup { body, .. } => &body.name,
+            Down::Plain { .. } => "",
+        })
+        .collect()
+}
+
 /// The operations on their way to b.test.
 pub fn on_the_way(world: &World) -> impl Iterator<Item = &Element<Payload>> {
     let envelopes = world.homes[0].down.iter().filter_map(|down| match down {
