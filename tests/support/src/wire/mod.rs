@@ -137,7 +137,12 @@ impl Wire {
                 .with_context(|| format!("the wire cannot listen on {address}"))?;
             let place = self.shared.sockets.add(direction, true, &listener)?;
             let shared = self.shared.clone();
-            acceptors.push(tokio::spawn(accept(shared, direction, (listener, place), stopped.clone())));
+            acceptors.push(tokio::spawn(accept(
+                shared,
+                direction,
+                (listener, place),
+                stopped.clone(),
+            )));
         }
         *slot = Some(Live { stop, acceptors });
         Ok(())
