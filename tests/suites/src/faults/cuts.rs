@@ -44,6 +44,9 @@ const GROUP: u64 = 10;
 /// stock settings the default is.
 const HOLD: u64 = 150;
 
+/// One way along the link: what is under way when a connection breaks is what gets lost.
+const LATENCY: Duration = Duration::from_millis(25);
+
 /// What is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -149,6 +152,7 @@ async fn side(
     let setup = Setup { dmuc, stock: arguments.stock, hold, record: false };
     let name = if dmuc { "cuts-dmuc" } else { "cuts-plain" };
     let lab = setup.start(name, pairing).await?;
+    lab.wire("a", "b").set_latency(LATENCY);
     let outcome = async {
         let town = Town::found(&lab, arguments.seed).await?;
         town.live(play(&town, pairing, setup, groups)).await

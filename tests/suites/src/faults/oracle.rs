@@ -231,8 +231,9 @@ impl Walk<'_> {
     fn hear(&mut self, event: &Event, findings: &mut Findings) {
         let events = self.order.events;
         let farewell = matches!(event, Event::Gone(nick, _) if *nick == self.stay.nick);
-        // Who is told out hears of himself what others hear, and perhaps not what came before.
-        if farewell && self.stay.end != End::Left {
+        // Who is told out hears of himself what others hear, and perhaps not what came before; so does
+        // who asked to leave just before that, or when there is no such room any more.
+        if farewell && (self.stay.end != End::Left || !self.order.places.contains_key(event)) {
             return;
         }
         if events.get(self.next) == Some(event) {
