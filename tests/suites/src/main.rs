@@ -6,6 +6,7 @@
 
 mod bench;
 mod demo;
+mod faults;
 mod ghosts;
 mod hostile;
 mod joins;
@@ -49,6 +50,10 @@ enum Task {
     Demo(demo::Arguments),
     /// Measures rooms without and with dmuc
     Bench(bench::Arguments),
+    /// Cuts a link again and again, without and with dmuc
+    Cuts(faults::cuts::Arguments),
+    /// Lets links and servers fail at random for a long time
+    Soak(faults::soak::Arguments),
 }
 
 fn suites(random: &random::Arguments) -> Vec<Suite> {
@@ -58,6 +63,7 @@ fn suites(random: &random::Arguments) -> Vec<Suite> {
         transparency::suite(),
         reload::suite(),
         ghosts::suite(),
+        faults::suite(),
         hostile::suite(),
         native::suite(),
         bench::suite(),
@@ -71,11 +77,14 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(task) = &arguments.task {
         let outcome = match task {
-            Task::Demo(demo) => demo::run(demo).await,
-            Task::Bench(bench) => bench::run(bench).await,
+            Task::Demo(demo) => demo::run(demo).await.map(|()| true),
+            Task::Bench(bench) => bench::run(bench).await.map(|()| true),
+            Task::Cuts(cuts) => faults::cuts::run(cuts).await,
+            Task::Soak(soak) => faults::soak::run(soak).await,
         };
         return match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
             Err(error) => {
                 eprintln!("error: {error:#}");
                 ExitCode::FAILURE

@@ -1,9 +1,10 @@
 //! What most cases begin with: a room on one server, occupants on others.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use dmuc_testkit::{Client, Kind, Lab, LabBuilder, Server, ServerSpec, Wire};
 use tokio::time::sleep;
 
@@ -25,6 +26,21 @@ pub const PAIRINGS: [Pairing; 4] = [
     Pairing { primary: Kind::Prosody, replica: Kind::Ejabberd },
     Pairing { primary: Kind::Prosody, replica: Kind::Prosody },
 ];
+
+/// Only this one, or all.
+pub fn pairings(only: Option<Pairing>) -> impl Iterator<Item = Pairing> {
+    PAIRINGS.into_iter().filter(move |pairing| only.is_none_or(|only| only == *pairing))
+}
+
+impl FromStr for Pairing {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let (primary, replica) =
+            name.split_once('-').context("no pairing as in ejabberd-prosody")?;
+        Ok(Self { primary: primary.parse()?, replica: replica.parse()? })
+    }
+}
 
 impl fmt::Display for Pairing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

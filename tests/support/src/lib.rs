@@ -4,6 +4,7 @@
 //! - [`Lab`] holds servers, wires and peers together; start there.
 //! - [`Server`] is one ejabberd or Prosody process that can be frozen, killed and restarted.
 //! - [`Wire`] sits on the link between two servers, reads everything and can cut it.
+//! - [`Fault`] is what can go wrong with a link or a server, for a time.
 //! - [`Client`] is a user's client that remembers everything it ever received.
 //! - [`Peer`] is a hostile server that says on a server link whatever a test wants.
 //!
@@ -12,6 +13,7 @@
 pub mod ca;
 pub mod client;
 pub mod dns;
+pub mod fault;
 pub mod framing;
 pub mod lab;
 pub mod meter;
@@ -28,10 +30,11 @@ pub mod wire;
 pub mod xml;
 
 pub use client::{Client, ClientOptions, Received};
+pub use fault::Fault;
 pub use lab::{Lab, LabBuilder};
 pub use peer::Peer;
 pub use server::{Kind, Server, ServerSpec};
 pub use tokio_xmpp::minidom::{self, Element};
 pub use transcript::Transcript;
 pub use usage::Usage;
-pub use wire::{Counters, Direction, Record, Wire};
+pub use wire::{Counters, Direction, Loss, Record, Wire};

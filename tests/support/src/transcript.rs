@@ -140,6 +140,26 @@ impl Transcript {
         look(&self.pages().received)
     }
 
+    /// Takes out everything so far as soon as there is something, or nothing after `limit` or when
+    /// the connection has ended. For who reads everything once, and cannot keep it for hours.
+    pub async fn take(&self, limit: Duration) -> Vec<Received> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut length = self.inner.length.subscribe();
+        loop {
+            length.borrow_and_update();
+            {
+                let mut pages = self.pages();
+                if !pages.received.is_empty() || pages.end.is_some() {
+                    pages.mark = 0;
+                    return std::mem::take(&mut pages.received);
+                }
+            }
+            if timeout_at(deadline, length.changed()).await.is_err() {
+                return Vec::new();
+            }
+        }
+    }
+
     /// How many elements have come, and when the last one did.
     pub fn count(&self) -> (u64, Option<Instant>) {
         let pages = self.pages();

@@ -1,5 +1,4 @@
-//! `cargo xtask demo` and `cargo xtask bench`: the same room with and without dmuc, shown and
-//! measured.
+//! `cargo xtask demo`, `bench`, `cuts` and `soak`: what the program of the suites does besides them.
 
 use anyhow::Result;
 use clap::Args;

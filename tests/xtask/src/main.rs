@@ -41,6 +41,10 @@ enum Task {
     Demo(demo::Arguments),
     /// Measures rooms without and with dmuc, side by side
     Bench(demo::Arguments),
+    /// Cuts a link again and again, without and with dmuc, and counts what is lost
+    Cuts(demo::Arguments),
+    /// Lets links and servers fail at random for a long time
+    Soak(demo::Arguments),
     /// Checks formatting and runs the linters
     Lint,
 }
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run("demo", &arguments),
         Task::Bench(arguments) => demo::run("bench", &arguments),
+        Task::Cuts(arguments) => demo::run("cuts", &arguments),
+        Task::Soak(arguments) => demo::run("soak", &arguments),
         Task::Lint => Ok(lint::run().report("lint")),
     };
     match outcome {

@@ -10,7 +10,7 @@ mod evil;
 mod reports;
 mod setups;
 mod slots;
-mod tables;
+pub mod tables;
 
 use std::future::Future;
 use std::pin::Pin;

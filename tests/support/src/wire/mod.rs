@@ -3,8 +3,19 @@
 //! Each server's view of names leads to the wire instead of to the other server. The wire
 //! has both servers' certificates, so STARTTLS and SASL EXTERNAL work on both sides as if
 //! nothing stood between. It passes the bytes on unchanged and notes every stanza.
+//!
+//! What it does to a link, by what a server notices:
+//!
+//! | | open connections | new ones | what was under way |
+//! |---|---|---|---|
+//! | [`Wire::cut`] | are closed | are refused | is lost |
+//! | [`Wire::abort`] | are reset | pass | is lost |
+//! | [`Wire::lose`] | stay, packets are dropped | wait | comes late, by the sender's kernel |
+//! | [`Wire::stall`] | stay, bytes wait in the wire | wait | comes late, all at once |
+//! | [`Wire::set_latency`] | stay | pass | comes late |
 
 mod ledger;
+mod packets;
 mod relay;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +29,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::ledger::Ledger;
 pub use self::ledger::{Counters, Record};
+pub use self::packets::Loss;
+use self::packets::{Place, Sockets};
 use self::relay::relay;
 use crate::tls::Tls;
 
@@ -66,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) ends: [End; 2],
     pub(crate) ledger: Ledger,
     pub(crate) behaviour: watch::Sender<Behaviour>,
+    pub(crate) sockets: Arc<Sockets>,
 }
 
 /// The running half of a wire, absent while it is cut.
@@ -85,7 +99,8 @@ impl Wire {
     pub async fn start(a: End, b: End) -> Result<Self> {
         let ledger = Ledger::new([a.name.clone(), b.name.clone()]);
         let (behaviour, _) = watch::channel(Behaviour::default());
-        let shared = Arc::new(Shared { ends: [a, b], ledger, behaviour });
+        let sockets = Arc::default();
+        let shared = Arc::new(Shared { ends: [a, b], ledger, behaviour, sockets });
         let wire = Self { shared, live: Mutex::new(None) };
         wire.heal().await?;
         Ok(wire)
@@ -120,8 +135,14 @@ impl Wire {
             let listener = TcpListener::bind((address, 5269))
                 .await
                 .with_context(|| format!("the wire cannot listen on {address}"))?;
+            let place = self.shared.sockets.add(direction, true, &listener)?;
             let shared = self.shared.clone();
-            acceptors.push(tokio::spawn(accept(shared, direction, listener, stopped.clone())));
+            acceptors.push(tokio::spawn(accept(
+                shared,
+                direction,
+                (listener, place),
+                stopped.clone(),
+            )));
         }
         *slot = Some(Live { stop, acceptors });
         Ok(())
@@ -133,7 +154,29 @@ impl Wire {
         self.heal().await
     }
 
-    /// Holds everything back while connections stay open, as a router that loses packets.
+    /// Resets all connections (RST); new ones are let through at once.
+    pub async fn abort(&self) -> Result<()> {
+        self.shared.sockets.reset_on_close()?;
+        self.interrupt().await
+    }
+
+    /// Loses packets that server `from` sends, from now on. Connections stay open and nobody is
+    /// told; what is lost is sent again by the sender's kernel, in intervals that double.
+    pub fn lose(&self, from: &str, loss: Loss) -> Result<()> {
+        let direction = self.direction(from).with_context(|| format!("{from} is not at it"))?;
+        self.shared.sockets.set_loss(direction, loss).context("cannot lose packets")
+    }
+
+    /// The same both ways. All of them is a link that is down, none one that is up again.
+    pub fn lose_both_ways(&self, loss: Loss) -> Result<()> {
+        let (a, b) = self.names();
+        self.lose(a, loss)?;
+        self.lose(b, loss)
+    }
+
+    /// Holds everything back while connections stay open, as a server that
+    /// does not read. Nothing is lost, and all of it goes on at once; for lost packets see
+    /// [`Wire::lose`].
     pub fn stall(&self) {
         self.shared.behaviour.send_modify(|b| b.stalled = true);
     }
@@ -213,7 +256,7 @@ impl Shared {
 async fn accept(
     shared: Arc<Shared>,
     direction: Direction,
-    listener: TcpListener,
+    (listener, place): (TcpListener, Place),
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
@@ -234,6 +277,6 @@ async fn accept(
             }
         }
     }
-    drop(listener);
+    drop((listener, place));
     connections.shutdown().await;
 }

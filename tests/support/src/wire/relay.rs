@@ -35,6 +35,9 @@ pub(super) async fn relay(
     // From another address than the server's own, or a server could not tell them apart
     // in its log.
     socket.bind((listener.listen, 0).into())?;
+    // Before the handshakes, which can get lost as well.
+    let _near = shared.sockets.add(direction, false, &near)?;
+    let _far = shared.sockets.add(direction.reverse(), false, &socket)?;
     let far = socket.connect(target).await.context("the other server does not listen")?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;

@@ -1,0 +1,15 @@
+//! Links and servers fail while people talk: nothing lost, nobody haunted.
+//!
+//! [`town`] is the room and its people, [`member`] what a client does, [`diary`] what it has heard,
+//! and [`oracle`] says whether that is right.
+
+mod cases;
+pub mod cuts;
+mod diary;
+mod list;
+mod member;
+mod oracle;
+pub mod soak;
+mod town;
+
+pub use self::cases::suite;
