@@ -89,6 +89,15 @@ enum Op {
 }
 
 #[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "resume")]
+struct Resume {
+    #[xml(attribute)]
+    epoch: String,
+    #[xml(attribute = "n")]
+    number: u64,
+}
+
+#[derive(FromXml, AsXml, Debug)]
 #[xml(namespace = SCHEMA, name = "link")]
 struct Offer {
     #[xml(attribute)]
@@ -127,6 +136,8 @@ struct Accept {
 struct Unserved {
     #[xml(attribute)]
     i: String,
+    #[xml(attribute(default))]
+    reason: Option<String>,
 }
 
 #[derive(FromXml, AsXml, Debug)]
@@ -136,6 +147,8 @@ struct Report {
     epoch: String,
     #[xml(attribute)]
     ack: u64,
+    #[xml(attribute(default))]
+    resume: Option<u64>,
     #[xml(child(n = ..))]
     said: Vec<Said>,
 }
@@ -159,6 +172,8 @@ enum Said {
         #[xml(attribute)]
         slots: String,
     },
+    #[xml(name = "ask")]
+    Ask,
     #[xml(name = "bye")]
     Bye,
 }
@@ -203,6 +218,11 @@ fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
     let mut count = 0;
     for down in world.homes.iter().flat_map(|home| &home.down) {
         match down {
+            Down::Envelope { id, body } if body.name == "resume" => {
+                let resume: Resume = read(body);
+                assert!(id.contains(&resume.epoch) && resume.number > 0);
+                met.insert("resume");
+            }
             Down::Envelope { id, body } => {
                 let envelope: Envelope = read(body);
                 assert!(id.contains(&envelope.epoch) && id.ends_with(&envelope.seq.to_string()));
@@ -239,6 +259,9 @@ fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
             }
             Up::Dmuc { body } => {
                 let report: Report = read(body);
+                if report.resume.is_some() {
+                    met.insert("resumed");
+                }
                 for said in report.said {
                     match said {
                         Said::Refuse { reason: Some(reason), .. } => {
@@ -249,19 +272,58 @@ fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
                             assert!(is_list(&slots), "{slots}");
                             met.insert("dropped");
                         }
+                        Said::Ask => {
+                            met.insert("ask");
+                        }
                         _ => {}
                     }
                 }
             }
             Up::Result { body: Some(body), .. } => {
                 let accept: Accept = read(body);
-                assert!(accept.slots > 0 && accept.slot_bytes > 0);
+                assert!(accept.slots > 0 && accept.slot_bytes > 0 || !accept.refused.is_empty());
+                for reason in accept.refused.into_iter().filter_map(|unserved| unserved.reason) {
+                    assert_eq!(reason, "gone");
+                    met.insert("gone");
+                }
             }
             _ => continue,
         }
         count += 1;
     }
     count
+}
+
+/// A cut, a primary that sleeps for too long, a server that is killed.
+fn break_all(world: &mut World, met: &mut BTreeSet<&'static str>) {
+    world.homes[0].join(world.now, "v0@b.test/r", "v0");
+    world.homes[0].join(world.now, "v1@b.test/r", "v1");
+    world.quiet();
+    let copies = world.muc.say("v0@b.test/r");
+    world.happen(copies);
+    world.cut(0);
+    read_all(world, met);
+    while world.arrive_down(0) {
+        read_all(world, met);
+    }
+    world.quiet();
+    let later = world.now + 80_000;
+    world.homes[0].pass(later);
+    read_all(world, met);
+    world.homes[0].crash(&["v0@b.test/r".to_owned(), "v1@b.test/r".to_owned()]);
+    let copies = world.muc.say("v0@b.test/r");
+    world.happen(copies);
+    for _ in 0..100 {
+        world.pass(1000);
+        while world.arrive_down(0) {
+            read_all(world, met);
+        }
+        while world.arrive_up(0) {}
+    }
+    // A link for the end.
+    for n in 0..2 {
+        world.homes[0].join(world.now, &format!("w{n}@b.test/r"), &format!("w{n}"));
+    }
 }
 
 #[test]
@@ -321,9 +383,12 @@ fn everything_on_the_wire_is_of_the_schema() {
     assert!(seen > 300, "{seen}");
     world.quiet();
     assert_eq!(world.verdict(), Ok(()));
+    break_all(&mut world, &mut met);
+    world.quiet();
     world.unload_primary();
     assert!(read_all(&world, &mut met) > 0, "the links end");
-    assert_eq!(met.into_iter().collect::<Vec<_>>(), ["drop", "dropped", "missing", "replay"]);
+    let all = ["ask", "drop", "dropped", "gone", "missing", "replay", "resume", "resumed"];
+    assert_eq!(met.into_iter().collect::<Vec<_>>(), all);
     // The schema says what the constants say.
     assert_eq!(SCHEMA, NS);
     assert_eq!(Facts::default(), Facts(0));
