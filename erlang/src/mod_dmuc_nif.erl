@@ -16,7 +16,7 @@
          room_tick/2, room_close/2, room_status/1]).
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
-         replica_setup/5, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
+         replica_setup/4, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
          replica_announce/2, replica_close/2, replica_status/1]).
 -export_type([millis/0, jid/0, facts/0, xmlel/0, payload_in/0, payload_ref/0, incoming/0,
               body/0, action/0, actions/0, digest/0]).
@@ -230,8 +230,8 @@ replica_import_consent(_Replica, _Now, _Room, _Session, _Record) -> ?NIF.
 -spec replica_unknown_sessions(native(), jid(), body()) -> [binary()].
 replica_unknown_sessions(_Replica, _Room, _Body) -> ?NIF.
 
--spec replica_setup(native(), millis(), jid(), body(), Gone :: [binary()]) -> actions().
-replica_setup(_Replica, _Now, _From, _Body, _Gone) -> ?NIF.
+-spec replica_setup(native(), millis(), jid(), body()) -> actions().
+replica_setup(_Replica, _Now, _From, _Body) -> ?NIF.
 
 -spec replica_returned(native(), millis(), jid(), binary()) -> actions().
 replica_returned(_Replica, _Now, _From, _Id) -> ?NIF.

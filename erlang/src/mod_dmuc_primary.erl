@@ -8,7 +8,7 @@
 
 %% Hooks
 -export([filter_packet/1, multicast_route/1, muc_process_iq/2, leave_room/4,
-         room_destroyed/3, room_destroyed/4]).
+         room_destroyed/3, room_destroyed/4, s2s_out_closed/2]).
 %% For the other modules of mod_dmuc
 -export([find/1, register/1, unregister/1, tell/2, report/3, bounced/4, support_answer/3,
          ended/3]).
@@ -27,6 +27,11 @@
 -define(DIRTY, 500).
 %% Before a room whose handle broke is tried again.
 -define(REOPEN_AFTER, timer:seconds(30)).
+%% For so long after a question for resumption its link is taken for split, in milliseconds. The
+%% core asks more often.
+-define(ASKED_LATELY, 60_000).
+%% Before a server is connected to again for a link that is split, in milliseconds.
+-define(RETRY_AFTER, 5_000).
 
 %% Place among the payloads of an event, from 0.
 -type token() :: non_neg_integer().
@@ -574,7 +579,9 @@ wake(At, #room{timer = Old, jid = Jid, primary = #primary{server = Server}} = Ro
     Room#room{timer = erlang:send_after(After, Server, {tell, self(), {Jid, tick}})}.
 
 -spec action(mod_dmuc_nif:action(), tuple(), #room{}) -> [message_in()].
-action({envelope, Domain, Id, El}, _Stanzas, #room{jid = Jid}) ->
+action({envelope, Domain, Id, #xmlel{name = Name} = El}, _Stanzas,
+       #room{jid = Jid, primary = #primary{server = Server}}) ->
+    Name == <<"resume">> andalso ets:insert(Server, {{split, Domain}, mod_dmuc:now()}),
     ejabberd_router:route(mod_dmuc_xml:message(Jid, jid:make(Domain), Id, El)),
     [];
 action({plain, Ref, To}, Stanzas, _Room) ->
@@ -626,6 +633,30 @@ ask_support(#primary{host = MucHost, support = Support} = Primary, Room, Domain)
         query -> ask(Primary, Domain), [];
         wait -> []
     end.
+
+%% After an attempt to connect has failed, ejabberd sends everything for that domain back for up to
+%% s2s_max_retry_delay, five minutes, without trying again. A link that waits to be resumed is worth
+%% an attempt more often. Its own handler of the hook has come before.
+-spec s2s_out_closed(map(), term()) -> map().
+s2s_out_closed(#{server := MucHost, remote_server := Domain, on_route := bounce} = State,
+               _Reason) ->
+    case find(MucHost) of
+        #primary{server = Server} ->
+            Now = mod_dmuc:now(),
+            MaxDelay = ejabberd_option:s2s_max_retry_delay(),
+            try ets:lookup(Server, {split, Domain}) of
+                [{_, Asked}] when Now - Asked < ?ASKED_LATELY ->
+                    xmpp_stream_out:set_timeout(State, min(?RETRY_AFTER, MaxDelay));
+                _ ->
+                    State
+            catch _:badarg ->
+                    State
+            end;
+        undefined ->
+            State
+    end;
+s2s_out_closed(State, _Reason) ->
+    State.
 
 %% As plain MUC sends it, past our own capture.
 -spec plainly([{stanza(), [ljid()]}]) -> ok.

@@ -238,16 +238,14 @@ setup(#replica{host = Host, server = Server} = Replica, #iq{from = From} = IQ) -
             {Body, _} = mod_dmuc_xml:incoming(El),
             locked(Server, Room,
                    fun() ->
-                           #replica{handle = Handle} = Replica,
-                           LFrom = mod_dmuc_xml:ljid(From),
                            import_unknown(Replica, From, Body),
-                           Unknown = mod_dmuc_nif:replica_unknown_sessions(Handle, LFrom, Body),
-                           Gone = [Jid || Jid <- Unknown, not is_connected(Jid)],
+                           #replica{handle = Handle} = Replica,
                            {_, List} = Actions =
-                               mod_dmuc_nif:replica_setup(Handle, mod_dmuc:now(), LFrom, Body,
-                                                          Gone),
+                               mod_dmuc_nif:replica_setup(Handle, mod_dmuc:now(),
+                                                          mod_dmuc_xml:ljid(From), Body),
                            %% Before the answer, and only for a link: anybody can ask.
                            lists:keymember(result, 1, List) andalso
+                               not lists:keymember(link_over, 1, List) andalso
                                mod_dmuc_store:claim(Host, Room),
                            perform(Replica, Actions, {iq, IQ}, #{})
                    end),
@@ -255,11 +253,6 @@ setup(#replica{host = Host, server = Server} = Replica, #iq{from = From} = IQ) -
         Node ->
             gen_server:cast({Server, Node}, {setup, IQ})
     end.
-
--spec is_connected(binary()) -> boolean().
-is_connected(Session) ->
-    #jid{luser = U, lserver = S, lresource = R} = jid:decode(Session),
-    ejabberd_sm:get_session_pid(U, S, R) /= none.
 
 %% The room's server does not know the link that was asked about.
 -spec returned(#replica{}, message()) -> ok.

@@ -217,14 +217,7 @@ return function (core)
 		if broken then return; end
 		local room = room_of(event_data);
 		if not room then return; end
-		local link = stanza:get_child("link", xml.xmlns);
-		local ok, actions = pcall(function ()
-			local gone = {};
-			for _, jid in ipairs(replica:unknown_sessions(room, link)) do
-				if not full_sessions[jid] then gone[#gone + 1] = jid; end
-			end
-			return replica:setup(now(), room, link, gone);
-		end);
+		local ok, actions = pcall(replica.setup, replica, now(), room, stanza:get_child("link", xml.xmlns));
 		if not ok then
 			break_off(actions);
 			return;

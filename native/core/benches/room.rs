@@ -237,7 +237,7 @@ fn linked_replica(occupants: usize) -> Replica {
         replica.outgoing(NOW, &session, &format!("{ROOM}/user{n}"), join);
         offer.children.push(Element::new("enter").with("i", n).with("jid", session));
     }
-    let actions = replica.setup(NOW, ROOM, &offer, &[]);
+    let actions = replica.setup(NOW, ROOM, &offer);
     assert!(matches!(actions.list.last(), Some(Action::Result { .. })), "{:?}", actions.list);
     replica
 }

@@ -155,6 +155,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Milliseconds after the last acknowledgement for which a primary keeps what follows, at most.
+    pub(crate) fn longest_hold(&self) -> u64 {
+        self.ack_timeout + self.hold_time
+    }
+
     /// The defaults with these options set.
     pub fn from_pairs(pairs: &[(&str, u64)]) -> Result<Self, ConfigError> {
         let mut config = Config::default();

@@ -10,8 +10,6 @@ use crate::{Element, indexes, jid};
 
 /// Why a session is refused for the time being.
 const MISSING: &str = "missing";
-/// Why a session of a set-up is refused: it is not connected.
-const GONE: &str = "gone";
 /// Longest epoch that is read.
 const MAX_EPOCH: usize = 64;
 
@@ -203,10 +201,8 @@ pub(crate) struct LinkAccept {
     pub slots: u64,
     /// Bytes of stanzas it keeps in them.
     pub slot_bytes: u64,
-    /// Indexes of the set-up that have no consent.
+    /// Indexes of the set-up that have no consent; if that is all of them there is no link.
     pub refused: RoaringBitmap,
-    /// Those of them whose sessions are not there.
-    pub gone: RoaringBitmap,
 }
 
 impl LinkAccept {
@@ -216,12 +212,8 @@ impl LinkAccept {
             .with("max-bytes", self.max_bytes)
             .with("slots", self.slots)
             .with("slot-bytes", self.slot_bytes);
-        let there = &self.refused - &self.gone;
-        for (set, reason) in [(&there, None), (&self.gone, Some(GONE))] {
-            if !set.is_empty() {
-                let refuse = Element::new("refuse").with("i", indexes::write(set));
-                element.children.push(refuse.with_some("reason", reason));
-            }
+        if !self.refused.is_empty() {
+            element.children.push(Element::new("refuse").with("i", indexes::write(&self.refused)));
         }
         element
     }
@@ -231,13 +223,8 @@ impl LinkAccept {
             return None;
         }
         let mut refused = RoaringBitmap::new();
-        let mut gone = RoaringBitmap::new();
         for child in element.children.iter().filter(|child| child.name == "refuse") {
-            let set = indexes::parse(child.attr("i")?, bound)?;
-            if child.attr("reason") == Some(GONE) {
-                gone |= &set;
-            }
-            refused |= set;
+            refused |= indexes::parse(child.attr("i")?, bound)?;
         }
         Some(LinkAccept {
             epoch: epoch(element)?.to_owned(),
@@ -245,7 +232,6 @@ impl LinkAccept {
             slots: indexes::long(element.attr("slots")?)?,
             slot_bytes: indexes::long(element.attr("slot-bytes")?)?,
             refused,
-            gone,
         })
     }
 }
@@ -427,8 +413,7 @@ mod tests {
             max_bytes: 9,
             slots: 3,
             slot_bytes: 4,
-            refused: set(&[1, 3, 4]),
-            gone: set(&[3]),
+            refused: set(&[1, 4]),
         };
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 5), Some(accept.clone()));
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 4), None, "index out of range");

@@ -108,7 +108,7 @@ impl Support {
         let keep = match yes {
             Some(true) => self.shared.config.support_yes,
             Some(false) => self.shared.config.support_no,
-            None => self.shared.config.support_no.min(self.shared.config.retry_min * 12),
+            None => self.shared.config.support_no.min(self.shared.config.retry_min * 2),
         };
         let until = now + self.jitter(keep);
         self.entries.insert(domain.to_owned(), Entry::Known { yes: yes == Some(true), until });

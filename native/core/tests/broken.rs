@@ -300,7 +300,7 @@ fn a_leave_is_repeated_until_the_room_answers() {
             break;
         }
     }
-    assert_eq!(departed, [40, 70, 130]);
+    assert_eq!(departed, [50, 80, 140]);
     let out = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE | Facts::CODE_110);
     for n in 0..2 {
         replica.incoming(now, &user(n), &format!("{ROOM}/n{n}"), out);

@@ -286,7 +286,7 @@ fn a_set_up_that_follows_at_once_forgets_nobody() {
     for n in [0, 1] {
         replica.incoming(Millis(0), &user(n), &format!("{ROOM}/n{n}"), yes);
     }
-    replica.setup(Millis(1), ROOM, &link("e1", &[user(0), user(1)]), &[]);
+    replica.setup(Millis(1), ROOM, &link("e1", &[user(0), user(1)]));
     // This one has not named all of its audience when the next comes.
     let mut open = link("e2", &[user(0)]);
     open.attrs.iter_mut().find(|(name, _)| name == "size").expect("size").1 = "2".into();
@@ -295,8 +295,8 @@ fn a_set_up_that_follows_at_once_forgets_nobody() {
             |a: &Action| matches!(a, Action::Evict { session, .. } if **session == *user(1));
         actions.list.iter().any(evict)
     };
-    assert!(!evicted(replica.setup(Millis(2), ROOM, &open, &[])));
-    assert!(evicted(replica.setup(Millis(3), ROOM, &link("e3", &[user(0)]), &[])));
+    assert!(!evicted(replica.setup(Millis(2), ROOM, &open)));
+    assert!(evicted(replica.setup(Millis(3), ROOM, &link("e3", &[user(0)]))));
 }
 
 /// A replica by itself, with one member, and a hostile primary.
@@ -346,10 +346,11 @@ fn refusal(actions: &[Action]) -> Option<&'static str> {
 fn a_link_needs_somebody_who_asked() {
     let mut replica = replica(&[]);
     let strangers = [user(8), user(9)];
-    let answer = replica.setup(Millis(1), ROOM, &link("e1", &strangers), &[]);
-    assert_eq!(refusal(&answer.list), Some("no-consent"));
+    let answer = replica.setup(Millis(1), ROOM, &link("e1", &strangers));
+    let Some(Action::Result { body }) = answer.list.last() else { panic!("{answer:?}") };
+    assert_eq!(body.children[0].attr("i"), Some("0-1"), "both are refused");
     assert!(replica.status().is_empty());
-    let answer = replica.setup(Millis(1), ROOM, &link("e1", &[user(8), user(0)]), &[]);
+    let answer = replica.setup(Millis(1), ROOM, &link("e1", &[user(8), user(0)]));
     let Some(Action::Result { body }) = answer.list.last() else { panic!("{answer:?}") };
     assert_eq!(body.children[0].attr("i"), Some("0"), "the stranger is named");
     assert_eq!(delivered(&replica.envelope(Millis(2), ROOM, "id", &cast(1)).list), 1);
@@ -363,7 +364,7 @@ fn envelopes_come_once_in_order_and_in_the_links_epoch() {
         (delivered(&actions), refusal(&actions))
     };
     assert_eq!(deliver(&mut replica, &cast(1)), (0, Some("unknown-epoch")));
-    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]), &[]);
+    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]));
     assert_eq!(deliver(&mut replica, &cast(1)), (1, None));
     assert_eq!(deliver(&mut replica, &cast(1)), (0, None), "again");
     assert_eq!(deliver(&mut replica, &cast(3)), (0, Some("gap")));
@@ -376,7 +377,7 @@ fn envelopes_come_once_in_order_and_in_the_links_epoch() {
 #[test]
 fn an_envelope_is_taken_as_a_whole_or_not_at_all() {
     let mut replica = replica(&[]);
-    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]), &[]);
+    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]));
     let payload =
         |from: &str, has_to| Incoming { facts: Facts(0), from: from.into(), has_to, packed: None };
     let with = |name: &str, attrs: &[(&str, &str)], payload: Option<Incoming>| {
@@ -420,7 +421,7 @@ fn links_are_limited_in_all_and_for_each_domain() {
         for n in 0..3 {
             let room = format!("r{n}@{domain}");
             replica.outgoing(Millis(0), &user(0), &format!("{room}/n0"), join);
-            let answer = replica.setup(Millis(1), &room, &link("e1", &[user(0)]), &[]);
+            let answer = replica.setup(Millis(1), &room, &link("e1", &[user(0)]));
             answers.push(refusal(&answer.list));
         }
     }
@@ -432,7 +433,7 @@ fn links_are_limited_in_all_and_for_each_domain() {
 #[test]
 fn after_its_own_end_a_session_gets_nothing_more() {
     let mut replica = replica(&[]);
-    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]), &[]);
+    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]));
     let yes = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
     replica.incoming(Millis(1), &user(0), &format!("{ROOM}/n0"), yes);
     let mut end = cast(1);
@@ -454,7 +455,7 @@ fn after_its_own_end_a_session_gets_nothing_more() {
 #[test]
 fn after_a_bye_nothing_is_delivered() {
     let mut replica = replica(&[]);
-    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]), &[]);
+    replica.setup(Millis(1), ROOM, &link("e1", &[user(0)]));
     replica.envelope(Millis(2), ROOM, "id", &cast(1));
     let bye = replica.close(Millis(3)).list;
     let Some(Action::Report { body, .. }) = bye.first() else { panic!("{bye:?}") };

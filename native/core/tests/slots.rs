@@ -210,7 +210,7 @@ fn replica(options: &[(&str, u64)]) -> Replica {
         link = link.with(name, 65536);
     }
     link.children.push(Element::new("enter").with("i", 0).with("jid", user(0)));
-    replica.setup(Millis(1), ROOM, &link, &[]);
+    replica.setup(Millis(1), ROOM, &link);
     replica
 }
 

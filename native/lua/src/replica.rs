@@ -72,23 +72,10 @@ impl LuaUserData for ReplicaHandle {
                 Ok(())
             },
         );
-        // Sessions that a set-up names and of which there is no record.
-        methods.add_method_mut(
-            "unknown_sessions",
-            |_, this, (from, link): (LuaString, LuaTable)| {
-                let (from, link) = (from.to_str()?, decode::element(&link, None)?);
-                this.0.call(|replica| replica.unknown_sessions(&from, &link))
-            },
-        );
-        // setup(now, from, link, gone): those of the unknown sessions that are not connected.
-        methods.add_method_mut(
-            "setup",
-            |lua, this, (now, from, link, gone): (u64, String, LuaTable, Vec<String>)| {
-                let link = decode::element(&link, None)?;
-                let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
-                this.act(lua, |replica| replica.setup(millis(now), &from, &link, &gone))
-            },
-        );
+        methods.add_method_mut("setup", |lua, this, (now, from, link): (u64, String, LuaTable)| {
+            let link = decode::element(&link, None)?;
+            this.act(lua, |replica| replica.setup(millis(now), &from, &link))
+        });
         // An error upon a report that asks, over a server stream from the room's domain.
         methods.add_method_mut("returned", |lua, this, (now, from, id): (u64, String, String)| {
             this.act(lua, |replica| replica.returned(millis(now), &from, &id, Bounce::Refused))

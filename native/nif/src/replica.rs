@@ -103,10 +103,9 @@ fn replica_setup<'a>(
     now: u64,
     from: Term<'a>,
     body: (Term<'a>, Term<'a>),
-    gone: Vec<&str>,
 ) -> NifResult<Term<'a>> {
     let (from, body) = (jid(from)?, element_in(body.0, body.1)?);
-    Ok(actions(env, &replica.0.lock().setup(Millis(now), &from, &body, &gone)))
+    Ok(actions(env, &replica.0.lock().setup(Millis(now), &from, &body)))
 }
 
 /// An error upon a report that asks, over a server stream from the room's domain.

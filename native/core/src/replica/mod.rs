@@ -93,8 +93,6 @@ const GAP: Refusal =
     Refusal { condition: "unexpected-request", dmuc: "gap", counter: Counter::Gaps };
 const MALFORMED: Refusal =
     Refusal { condition: "bad-request", dmuc: "malformed", counter: Counter::Malformed };
-const NO_CONSENT: Refusal =
-    Refusal { condition: "not-acceptable", dmuc: "no-consent", counter: Counter::NoConsent };
 const LIMIT: Refusal =
     Refusal { condition: "resource-constraint", dmuc: "limit", counter: Counter::LimitHit };
 
@@ -223,17 +221,10 @@ impl Replica {
             .collect()
     }
 
-    /// A set-up IQ with a `<link/>`, from the bare JID of a room. `gone` are those of
-    /// [`Replica::unknown_sessions`] that are not connected.
-    pub fn setup(
-        &mut self,
-        now: Millis,
-        from: &str,
-        element: &Element<Incoming>,
-        gone: &[&str],
-    ) -> Actions {
+    /// A set-up IQ with a `<link/>`, from the bare JID of a room.
+    pub fn setup(&mut self, now: Millis, from: &str, element: &Element<Incoming>) -> Actions {
         let mut out = Vec::new();
-        if let Err(refusal) = self.set_up(now, from, element, gone, &mut out) {
+        if let Err(refusal) = self.set_up(now, from, element, &mut out) {
             self.shared.counters.add(refusal.counter, 1);
             let Refusal { condition, dmuc, .. } = refusal;
             out.push(Action::SetupError { condition, dmuc });
@@ -246,7 +237,6 @@ impl Replica {
         now: Millis,
         from: &str,
         element: &Element<Incoming>,
-        gone: &[&str],
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
         let offer = LinkOffer::read(element).ok_or(MALFORMED)?;
@@ -312,12 +302,6 @@ impl Replica {
             .filter(|(_, jid)| self.consents.get(from, jid).is_none())
             .map(|(index, _)| index)
             .collect();
-        let gone: RoaringBitmap = link
-            .audience
-            .jids()
-            .filter(|(index, jid)| refused.contains(*index) && gone.contains(&&***jid))
-            .map(|(index, _)| index)
-            .collect();
         let room: Arc<str> = from.into();
         link.unconfirmed = self.former(from);
         self.departures.set_up(now, &room, &link.index_of, out);
@@ -327,7 +311,6 @@ impl Replica {
             slots: 0,
             slot_bytes: self.shared.config.max_slot_bytes,
             refused: refused.clone(),
-            gone,
         };
         self.shared.counters.add(Counter::Withheld, refused.len());
         // Nothing is kept for a room in which nobody here asked to be.
@@ -338,9 +321,7 @@ impl Replica {
             self.confirm(now, &room, out);
             self.remove(&room);
             out.push(Action::LinkOver { room });
-            if accept.gone.is_empty() {
-                return Err(NO_CONSENT);
-            }
+            self.shared.counters.add(Counter::NoConsent, 1);
             out.push(Action::Result { body: accept.write() });
             return Ok(());
         }
@@ -404,6 +385,7 @@ impl Replica {
             _ => self.take(now, from, element, &mut out),
         };
         if let Err(refusal) = taken {
+            self.departures.contact(now, &from.into(), &mut out);
             self.shared.counters.add(refusal.counter, 1);
             log::debug!("{from}: envelope refused: {}", refusal.dmuc);
             let Refusal { condition, dmuc, .. } = refusal;

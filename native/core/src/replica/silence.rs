@@ -19,6 +19,8 @@ pub(super) const AGAIN: u64 = 5000;
 const ANSWER: u64 = 60_000;
 /// Longest ping and hold time that a primary is taken by its word for.
 const MOST: u64 = 3_600_000;
+/// Shortest time between two leaves of a session if the room has been heard in between.
+const CONTACT: u64 = 5000;
 /// First waiting time before a leave is repeated; it doubles.
 const REPEAT: u64 = 30_000;
 /// Longest.
@@ -318,6 +320,8 @@ pub(super) struct Departures {
 struct OfRoom {
     sessions: HashMap<Arc<str>, Departure>,
     since: Millis,
+    /// When they were told last.
+    last: Millis,
     next: Millis,
     wait: u64,
 }
@@ -337,6 +341,7 @@ impl Departures {
         let of_room = self.of_room.entry(room.clone()).or_insert_with(|| OfRoom {
             sessions: HashMap::new(),
             since: now,
+            last: now,
             next: now + REPEAT,
             wait: 2 * REPEAT,
         });
@@ -386,6 +391,15 @@ impl Departures {
         }
     }
 
+    /// The room's server has sent something: it can be reached.
+    pub fn contact(&mut self, now: Millis, room: &Arc<str>, out: &mut Vec<Action>) {
+        if let Some(of_room) = self.of_room.get_mut(room)
+            && now.since(of_room.last) >= CONTACT
+        {
+            of_room.depart(now, room, out);
+        }
+    }
+
     /// Repeats those that are due.
     pub fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
         let count = &mut self.count;
@@ -409,7 +423,8 @@ impl Departures {
 }
 
 impl OfRoom {
-    fn depart(&self, now: Millis, room: &Arc<str>, out: &mut Vec<Action>) {
+    fn depart(&mut self, now: Millis, room: &Arc<str>, out: &mut Vec<Action>) {
+        self.last = now;
         let due = self.sessions.iter().filter(|(_, departure)| now >= departure.not_before);
         let mut sessions: Vec<_> = due.map(|(session, due)| (session, &due.nick)).collect();
         sessions.sort();

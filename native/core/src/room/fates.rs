@@ -244,7 +244,7 @@ impl Room {
     }
 
     /// From here on it gets nothing but its own end; the room is told soon.
-    pub(super) fn mark_failing(&mut self, now: Millis, number: usize, jid: &Arc<str>) {
+    fn mark_failing(&mut self, now: Millis, number: usize, jid: &Arc<str>) {
         let batches = (self.to_fail.len() / FAIL_BATCH) as u64;
         let until = now + FAIL_TIMEOUT + batches * FAIL_PAUSE;
         if let Some(session) = self.sessions.find_mut(jid)

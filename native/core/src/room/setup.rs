@@ -9,10 +9,8 @@ use super::domain::{Domain, State};
 use super::link::Link;
 use super::session::Seat;
 use crate::ops::{LinkAccept, LinkOffer, Op};
-use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload};
+use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Payload};
 
-/// Shortest time before a domain that said no is asked again.
-const ASK_AGAIN: u64 = 60_000;
 /// Bytes of a set-up's audience; the rest follows as `enter`.
 const SETUP_BYTES: usize = 65_536;
 
@@ -60,7 +58,7 @@ impl Room {
                 // The cache answers most of these questions.
                 let domain = &mut self.domains[number];
                 domain.failures += 1;
-                let wait = domain.back_off(&self.shared.config).max(ASK_AGAIN);
+                let wait = domain.back_off(&self.shared.config);
                 domain.state =
                     State::Plain { retry: now + wait.min(self.shared.config.support_no) };
                 domain.reason = "does not speak dmuc";
@@ -98,7 +96,7 @@ impl Room {
             epoch: epoch.to_string(),
             stream: self.stream.clone(),
             size: link.audience.bound(),
-            hold: config.hold_time,
+            hold: config.longest_hold(),
             ping: config.ping_interval,
             max_bytes: config.max_envelope_bytes,
         };
@@ -137,11 +135,11 @@ impl Room {
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
                     link.slots.limit(&self.shared.config, accept.slots, accept.slot_bytes);
-                    let gone = self.refused_at_once(now, number, &mut link, &accept);
-                    if gone && link.audience.seats.all().is_empty() {
+                    self.refused_at_once(&mut link, &accept, &mut out);
+                    if link.audience.seats.all().is_empty() && link.unlisted.is_empty() {
                         // The replica keeps no link for nobody.
-                        self.fail_some(now, &mut out);
-                        self.unlink(now, number, "none of its sessions is there", &mut out);
+                        let reason = "none of its sessions has asked to be in the room";
+                        self.unlink(now, number, reason, &mut out);
                         return self.give(out);
                     }
                     let domain = &mut self.domains[number];
@@ -152,7 +150,6 @@ impl Room {
                     link.up_since = now;
                     domain.state = State::Linked(link);
                     self.watch(number);
-                    self.fail_some(now, &mut out);
                 }
                 None => {
                     self.shared.counters.add(Counter::SetupsFailed, 1);
@@ -164,15 +161,10 @@ impl Room {
         self.give(out)
     }
 
-    /// Those whom the replica does not serve are served plainly, and those who are not there at all
-    /// fail. True if there are some of these.
-    fn refused_at_once(
-        &mut self,
-        now: Millis,
-        number: usize,
-        link: &mut Link,
-        accept: &LinkAccept,
-    ) -> bool {
+    /// Those whom the replica does not serve are served plainly. They may be gone without the room's
+    /// knowing: they are sent something that their server sends back then.
+    fn refused_at_once(&mut self, link: &mut Link, accept: &LinkAccept, out: &mut Vec<Action>) {
+        let mut probed = Vec::new();
         for index in &accept.refused {
             self.shared.counters.add(Counter::OccupantsRefused, 1);
             link.audience.seats.leave(index);
@@ -182,12 +174,23 @@ impl Room {
             {
                 session.seat = Seat::Refused;
                 link.stale.push(index);
-                if accept.gone.contains(index) {
-                    self.mark_failing(now, number, &jid);
+                if !std::mem::replace(&mut session.probed, true) {
+                    probed.push(jid);
                 }
             }
         }
-        !accept.gone.is_empty()
+        if !probed.is_empty() {
+            out.push(Action::Plain { payload: self.nothing(), to: probed });
+        }
+    }
+
+    /// A message without content, which clients pass over and servers return if nobody is there.
+    fn nothing(&mut self) -> Payload {
+        let id = self.next_payload;
+        self.next_payload += 1;
+        let from = escaped(&self.jid);
+        let xml = format!("<message from='{from}' type='groupchat'/>");
+        Payload::new(id, xml.into_bytes(), Facts(Facts::MESSAGE | Facts::GROUPCHAT), "", 0)
     }
 
     /// Back to plain, to be tried again after a while.
@@ -217,6 +220,11 @@ impl Room {
             }
         }
     }
+}
+
+/// A JID as the value of an attribute in single quotes.
+fn escaped(jid: &str) -> String {
+    jid.replace('&', "&amp;").replace('\'', "&apos;").replace('<', "&lt;")
 }
 
 pub(super) fn random_name(rng: &mut Rng) -> String {

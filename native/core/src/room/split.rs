@@ -193,7 +193,7 @@ impl Room {
             epoch: epoch.clone(),
             stream: self.stream.clone(),
             size: 0,
-            hold: config.hold_time,
+            hold: config.longest_hold(),
             ping: config.ping_interval,
             max_bytes: config.max_envelope_bytes,
         };

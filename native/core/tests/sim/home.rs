@@ -166,6 +166,11 @@ impl Home {
                 }
                 self.hand_over(&to, stanza);
             }
+            Down::Nothing { to } => {
+                if self.is_gone(&to) {
+                    self.up.push_back(Up::Dead { session: to });
+                }
+            }
             Down::Envelope { id, body } => match &mut self.replica {
                 Some(replica) => {
                     let actions = replica.envelope(now, ROOM, &id, &incoming(&body, stanzas));
@@ -175,14 +180,7 @@ impl Home {
             },
             Down::Setup { id, body } => match &mut self.replica {
                 Some(replica) => {
-                    let body = incoming(&body, stanzas);
-                    let unknown = replica.unknown_sessions(ROOM, &body);
-                    let gone: Vec<&str> = unknown
-                        .iter()
-                        .map(String::as_str)
-                        .filter(|session| self.gone.contains(*session))
-                        .collect();
-                    let actions = replica.setup(now, ROOM, &body, &gone);
+                    let actions = replica.setup(now, ROOM, &incoming(&body, stanzas));
                     self.carry_out(actions, Some((&id, &Element::new("link"))), stanzas);
                 }
                 None => self.up.push_back(Up::Result { id, body: None }),

@@ -34,9 +34,22 @@ pub struct Stanza {
 /// What goes from the primary to a domain.
 #[derive(Clone, Debug)]
 pub enum Down {
-    Plain { to: String, number: u64 },
-    Envelope { id: String, body: Arc<Element<Payload>> },
-    Setup { id: String, body: Element<Payload> },
+    Plain {
+        to: String,
+        number: u64,
+    },
+    /// A plain message without content.
+    Nothing {
+        to: String,
+    },
+    Envelope {
+        id: String,
+        body: Arc<Element<Payload>>,
+    },
+    Setup {
+        id: String,
+        body: Element<Payload>,
+    },
 }
 
 /// What goes from a domain to the primary.
@@ -93,6 +106,10 @@ pub struct World {
 fn bytes(number: u64, large: bool) -> Vec<u8> {
     let padding = if large && number.is_multiple_of(29) { 3000 } else { 0 };
     format!("<message n='{number:05}'>{}</message>", " ".repeat(padding)).into_bytes()
+}
+
+fn is_nothing(payload: &Payload) -> bool {
+    payload.bytes().starts_with(b"<message from=")
 }
 
 fn number(payload: &Payload) -> u64 {
@@ -192,6 +209,11 @@ impl World {
         self.wake = [self.wake, actions.wake].into_iter().flatten().min();
         for action in actions.list {
             match action {
+                Action::Plain { payload, to } if is_nothing(&payload) => {
+                    for to in to {
+                        self.home(&to).down.push_back(Down::Nothing { to: to.to_string() });
+                    }
+                }
                 Action::Plain { payload, to } => {
                     for to in to {
                         let down = Down::Plain { to: to.to_string(), number: number(&payload) };
@@ -293,7 +315,7 @@ impl World {
         }
         for down in lost {
             match down {
-                Down::Plain { to, .. } => {
+                Down::Plain { to, .. } | Down::Nothing { to } => {
                     let copies = self.muc.kick(&to, true);
                     self.happen(copies);
                 }

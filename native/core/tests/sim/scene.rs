@@ -60,7 +60,7 @@ pub fn carriers(world: &World) -> Vec<&str> {
         .map(|down| match down {
             Down::Envelope { body, .. } => &body.name,
             Down::Setup { body, .. } => &body.name,
-            Down::Plain { .. } => "",
+            Down::Plain { .. } | Down::Nothing { .. } => "",
         })
         .collect()
 }

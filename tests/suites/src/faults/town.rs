@@ -74,6 +74,7 @@ impl Setup {
             }
         } else {
             spec = spec
+                .dmuc_option("ack_timeout", 5)
                 .dmuc_option("probe_after", 2)
                 .dmuc_option("ping_interval", 5)
                 .dmuc_option("retry_min", 1)
