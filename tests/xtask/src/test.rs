@@ -116,10 +116,15 @@ enum Job {
 /// Suites that run at the same time: a good part of their time is waiting.
 const LANES: usize = 2;
 
+/// Suites that do little but wait. They have a lane for themselves.
+const WAITING: &[&str] = &["faults"];
+
 fn in_lanes(program: &Path, places: &Places, jobs: impl Iterator<Item = Job>) -> Tally {
-    let jobs = Mutex::new(jobs.collect::<VecDeque<_>>());
-    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let lane = || {
+    let waits = |job: &Job| matches!(job, Job::Suite(name) if WAITING.contains(&&**name));
+    let (waiting, busy): (VecDeque<_>, VecDeque<_>) = jobs.partition(waits);
+    let (waiting, busy) = (Mutex::new(waiting), Mutex::new(busy));
+    let lane = |jobs: &Mutex<VecDeque<Job>>| {
+        let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let mut tally = Tally::default();
         while let Some(job) = next() {
             let (what, outcome) = match job {
@@ -131,7 +136,8 @@ fn in_lanes(program: &Path, places: &Places, jobs: impl Iterator<Item = Job>) ->
         tally
     };
     thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        let queues = std::iter::repeat_n(&busy, LANES).chain([&waiting]);
+        let lanes: Vec<_> = queues.map(|jobs| scope.spawn(move || lane(jobs))).collect();
         let mut all = Tally::default();
         for lane in lanes {
             all += lane.join().unwrap_or(Tally::one(false));
