@@ -15,6 +15,9 @@ const MOST_WAIT: u64 = 20_000;
 /// Shortest time between two questions, if a sign of life comes in between.
 const LEAST_WAIT: u64 = 1000;
 
+/// How late an error may be that has come by another stream.
+const LATE: u64 = 1000;
+
 impl Room {
     /// Takes a link for broken and asks its replica at once.
     pub(super) fn split(
@@ -65,7 +68,8 @@ impl Room {
             && *link.epoch == *epoch
             && how == Bounce::Refused
         {
-            let until = now + self.shared.config.fate_timeout;
+            // Errors upon what was sent before have come before this one, if by the same stream.
+            let until = now + self.shared.config.fate_timeout.min(LATE);
             domain.drain(&self.jid, until, "the replica does not know the link any more");
             self.alarm.by(until);
             self.settle(now, number, out);

@@ -322,8 +322,11 @@ impl<'l> Member<'l> {
             ("presence", "") => {
                 let status = stanza.child("status").map(|s| s.text()).unwrap_or_default();
                 let answered = inner.asked.iter().position(|asked| *asked == status);
-                if let Some(answered) = answered.filter(|_| own) {
-                    inner.asked.drain(..=answered);
+                // A change of presence that was sent before he was put out, and came after it: some
+                // rooms take that for a join.
+                let late = answered.is_none() && inner.diary.open().is_none();
+                if own && (answered.is_some() || late) {
+                    inner.asked.drain(..answered.map_or(0, |answered| answered + 1));
                     inner.place = Place::Inside;
                     inner.diary.enter(nick, &status);
                     // The answers to the others come as well.

@@ -74,15 +74,15 @@ pub async fn limits(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Stanzas of one flood.
-const FLOOD: u64 = 5000;
-/// Floods.
-const FLOODS: usize = 4;
+/// Envelopes of one flood; there is a set-up for every fifth.
+const FLOOD: u64 = 7000;
+/// Floods: 100 800 stanzas in all.
+const FLOODS: usize = 12;
 /// By how much the process may have grown from the first flood to the last, in KiB.
 const MARGIN: u64 = 24 * 1024;
 
 /// Floods of garbage in which every id, room, epoch and user is a new one: after the first, the
-/// process grows no more.
+/// process grows no more, and other rooms are served meanwhile.
 pub async fn floods(scene: &Scene) -> Result<()> {
     let (evil, member) = (scene.evil(), scene.member.jid());
     let peer = evil.peer();
@@ -115,6 +115,8 @@ pub async fn floods(scene: &Scene) -> Result<()> {
             }
         }
         peer.send_raw(&peer.muc(), "b.test", &text).await?;
+        // While the server is busy with that, other rooms are served.
+        scene.serves(&format!("during flood {round}")).await?;
         let answers = FLOOD + FLOOD / 5;
         peer.transcript().wait_count(|n| n >= answers, SOON * 2).await?;
         peer.transcript().set_recording(true);
@@ -122,6 +124,7 @@ pub async fn floods(scene: &Scene) -> Result<()> {
         ensure!(links(scene.b()).await? == 2, "the honest link and one");
     }
     let honest = format!("<only i='0'>{}</only>", message(&format!("{den}/boss"), "honest"));
+    scene.clear().await;
     evil.carry(&den, &envelope("e1", 1, &honest)).await?;
     scene.heard(&["honest".to_owned()]).await?;
     let after = counters(scene.b()).await?;

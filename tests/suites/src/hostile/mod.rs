@@ -77,7 +77,7 @@ async fn run(kind: Kind, name: &str, limits: Limits, play: Play) -> Result<()> {
         Ok(scene) => {
             let mut outcome = play(&scene).await;
             if outcome.is_ok() {
-                outcome = scene.still_serves().await;
+                outcome = scene.serves("still here").await;
             }
             scene.lab.finish(outcome).await
         }
@@ -137,13 +137,13 @@ impl Scene {
     }
 
     /// The honest room is heard as ever, each message once.
-    async fn still_serves(&self) -> Result<()> {
+    async fn serves(&self, text: &str) -> Result<()> {
         let room = self.lab.server("a").room("square");
-        self.host.say(&room, "still here")?;
+        self.host.say(&room, text)?;
         for user in [&self.member, &self.neighbour] {
-            all_have([user], "still here").await?;
+            all_have([user], text).await?;
             user.quiet(Duration::from_millis(200)).await;
-            let count = user.bodies(&room).iter().filter(|(_, body)| body == "still here").count();
+            let count = user.bodies(&room).iter().filter(|(_, body)| body == text).count();
             ensure!(count == 1, "{} heard it {count} times", user.jid());
         }
         Ok(())
