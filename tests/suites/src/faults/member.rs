@@ -56,6 +56,8 @@ struct Inner {
     last: u64,
     /// What the own presence carries that answers the question to enter.
     asked: Vec<String>,
+    /// The room's server has died since he entered.
+    room_died: bool,
     diary: Diary,
     /// Messages heard, by body, with the time; only of who is asked to measure.
     arrivals: Option<Vec<(String, Instant)>>,
@@ -71,6 +73,7 @@ impl<'l> Member<'l> {
             due: Instant::now(),
             last: 0,
             asked: Vec::new(),
+            room_died: false,
             diary: Diary::default(),
             arrivals: None,
         };
@@ -123,6 +126,11 @@ impl<'l> Member<'l> {
     /// What he has heard.
     pub fn diary(&self) -> Ref<'_, Diary> {
         Ref::map(self.inner.borrow(), |inner| &inner.diary)
+    }
+
+    /// The room's server has died, of which he has not been told.
+    pub fn room_died(&self) {
+        self.inner.borrow_mut().room_died = true;
     }
 
     /// Begins his diary anew after this event.
@@ -322,10 +330,11 @@ impl<'l> Member<'l> {
             ("presence", "") => {
                 let status = stanza.child("status").map(|s| s.text()).unwrap_or_default();
                 let answered = inner.asked.iter().position(|asked| *asked == status);
-                // A change of presence that was sent before he was put out, and came after it: some
-                // rooms take that for a join.
-                let late = answered.is_none() && inner.diary.open().is_none();
-                if own && (answered.is_some() || late) {
+                // A change of presence that was sent before he was put out and came after it, or to
+                // a room that is a new one: some rooms take that for a join.
+                let strange = inner.room_died || inner.diary.open().is_none();
+                if own && (answered.is_some() || strange) {
+                    inner.room_died = false;
                     inner.asked.drain(..answered.map_or(0, |answered| answered + 1));
                     inner.place = Place::Inside;
                     inner.diary.enter(nick, &status);

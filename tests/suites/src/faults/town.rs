@@ -214,6 +214,9 @@ impl<'l> Town<'l> {
             self.open.set(false);
         }
         fault.strike(self.lab).await.with_context(|| format!("{fault}"))?;
+        if primary {
+            self.members.iter().for_each(Member::room_died);
+        }
         sleep(time).await;
         fault.mend(self.lab).await.with_context(|| format!("{fault} no longer"))?;
         if primary {
