@@ -10,6 +10,7 @@ use super::slots::Given;
 use super::{LIMIT, MALFORMED, Refusal};
 use crate::consent::Consents;
 use crate::ops::Op;
+use crate::slots::SlotList;
 use crate::{Counter, Element, Facts, Incoming, Shared, indexes, jid};
 
 /// Operations of one envelope: more than a primary has reason to send.
@@ -75,8 +76,9 @@ pub(super) fn check(
                     return Err(MALFORMED);
                 }
                 entering.insert(jid, index);
-                // Those who are not served are remembered too, until the primary has left them out.
-                let known = link.audience.known().max(link.barred.len());
+                // Those who are not served are remembered too, until the primary has left them out and
+                // said so; the same session may be among them many times.
+                let known = link.audience.known().max(link.refusals.len());
                 if link.audience.seats.all().len() as usize + entering.len() > max_audience
                     || known + entering.len() > 2 * max_audience
                 {
@@ -161,6 +163,7 @@ impl Taking<'_> {
                     let served =
                         consents.get(room, &jid).is_some() && !link.barred.contains_key(&jid);
                     link.audience.admit(index, jid.clone(), class);
+                    link.unconfirmed.remove(&jid);
                     link.index_of.insert(jid, index);
                     if !served {
                         link.refuse(self.seq, index, false);
@@ -191,7 +194,7 @@ impl Taking<'_> {
                     let set = link.inside(indexes);
                     match link.slots.get(&slots) {
                         Some(stanzas) => plan.deliveries.push((What::Replayed(stanzas), set)),
-                        None => self.miss(set),
+                        None => self.miss(set, &slots),
                     }
                 }
                 Op::Drop { slots } => link.slots.drop(&slots, self.total),
@@ -212,8 +215,14 @@ impl Taking<'_> {
 
     /// Nothing of this envelope is delivered to those for whom something is missing: they get it from
     /// the primary, in the room's order.
-    fn miss(&mut self, set: RoaringBitmap) {
-        for index in set - &self.link.refused {
+    fn miss(&mut self, set: RoaringBitmap, slots: &SlotList) {
+        let set = set - &self.link.refused;
+        if set.is_empty() {
+            return;
+        }
+        // Told with the refusals, at once: so there are never more than one envelope can name.
+        self.link.slots.miss(slots);
+        for index in set {
             self.shared.counters.add(Counter::SlotsMissing, 1);
             self.link.refuse(self.seq, index, true);
         }

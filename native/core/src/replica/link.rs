@@ -1,6 +1,6 @@
 //! One link as the replica holds it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -42,8 +42,8 @@ pub(super) struct Link {
     pub report_due: Option<Millis>,
     /// Occupants the primary had at the set-up; it has named all of them when this many are known.
     pub size: u32,
-    /// Sessions of the epoch before that have not been named in this one.
-    pub unconfirmed: Vec<Arc<str>>,
+    /// Sessions of the epochs before that have not been named in this one.
+    pub unconfirmed: BTreeSet<Arc<str>>,
     /// When the primary was last heard on this link.
     pub heard: Millis,
     /// Milliseconds for which the primary keeps what is not acknowledged.
@@ -58,10 +58,11 @@ pub(super) struct Link {
 
 impl Link {
     /// The session's consent is over: what still comes for it is refused. With its nick if it has not
-    /// been ended by the room.
+    /// been ended by the room. Something may come although it has no seat, if the envelope under way
+    /// takes leave of it further down.
     pub fn lapse(&mut self, session: &str, nick: Option<String>) {
         if let Some(index) = self.index_of.get(session)
-            && self.audience.seats.contains(*index)
+            && !self.refused.contains(*index)
         {
             self.lapsed.insert(*index);
             if let Some(nick) = nick {

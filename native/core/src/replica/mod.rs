@@ -5,7 +5,7 @@ mod link;
 mod silence;
 mod slots;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -277,7 +277,7 @@ impl Replica {
             unreported: 0,
             report_due: None,
             size: offer.size,
-            unconfirmed: Vec::new(),
+            unconfirmed: BTreeSet::new(),
             heard: now,
             hold: offer.hold,
             ping: offer.ping,
@@ -303,7 +303,12 @@ impl Replica {
             .map(|(index, _)| index)
             .collect();
         let room: Arc<str> = from.into();
-        link.unconfirmed = self.former(from);
+        // Only who may have to be told in the end: set-ups may follow each other without end.
+        let mut former = self.former(from);
+        former.retain(|session| {
+            !link.index_of.contains_key(session) && self.consents.get(from, session).is_some()
+        });
+        link.unconfirmed = former.into_iter().collect();
         self.departures.set_up(now, &room, &link.index_of, out);
         let mut accept = LinkAccept {
             epoch: offer.epoch,
@@ -360,11 +365,7 @@ impl Replica {
         if link.unconfirmed.is_empty() || link.audience.bound() < link.size {
             return;
         }
-        let unnamed: Vec<Arc<str>> = std::mem::take(&mut link.unconfirmed)
-            .into_iter()
-            .filter(|session| !link.index_of.contains_key(session))
-            .collect();
-        for session in unnamed {
+        for session in std::mem::take(&mut link.unconfirmed) {
             self.expel(now, room, &session, out);
         }
     }

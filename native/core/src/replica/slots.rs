@@ -80,13 +80,14 @@ impl Slots {
         }
     }
 
-    /// What is in these slots, or nothing if one of them is empty: the primary will be told which.
-    pub fn get(&mut self, slots: &SlotList) -> Option<Vec<Arc<[u8]>>> {
-        let all: Option<Vec<_>> = slots.iter().map(|slot| self.held.get(&slot).cloned()).collect();
-        if all.is_none() {
-            self.dropped.extend(slots.iter().filter(|slot| !self.held.contains_key(slot)));
-        }
-        all
+    /// What is in these slots, or nothing if one of them is empty.
+    pub fn get(&self, slots: &SlotList) -> Option<Vec<Arc<[u8]>>> {
+        slots.iter().map(|slot| self.held.get(&slot).cloned()).collect()
+    }
+
+    /// Somebody misses what was in these slots: the primary will be told which are empty.
+    pub fn miss(&mut self, slots: &SlotList) {
+        self.dropped.extend(slots.iter().filter(|slot| !self.held.contains_key(slot)));
     }
 
     /// Forgets what is in these slots.

@@ -1,0 +1,142 @@
+//! What a peer must not be able to do: each was found by a fuzz target (tests/fuzz).
+
+mod sim;
+
+use dmuc_core::{Action, Config, Element, Facts, Incoming, Millis, Replica, Shared};
+use sim::ROOM;
+use sim::scene::{B, user};
+
+const JOIN: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+const YES: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
+const END: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE | Facts::CODE_110);
+
+/// A replica by itself, with one member.
+fn replica() -> Replica {
+    let mut replica = Replica::new(B, 1, Shared::new(Config::default()));
+    replica.outgoing(Millis(0), &user(0), &format!("{ROOM}/n0"), JOIN);
+    replica.incoming(Millis(0), &user(0), &format!("{ROOM}/n0"), YES);
+    replica
+}
+
+fn offer(epoch: &str, size: usize, sessions: &[String]) -> Element<Incoming> {
+    let mut link = Element::new("link")
+        .with("epoch", epoch)
+        .with("stream", "s")
+        .with("size", size)
+        .with("hold", 1)
+        .with("ping", 1)
+        .with("max-bytes", 65536);
+    for (index, jid) in sessions.iter().enumerate() {
+        link.children.push(enter(index, jid));
+    }
+    link
+}
+
+fn enter(index: usize, jid: &str) -> Element<Incoming> {
+    Element::new("enter").with("i", index).with("jid", jid)
+}
+
+fn leave(index: usize) -> Element<Incoming> {
+    Element::new("leave").with("i", index)
+}
+
+fn cast(facts: Facts) -> Element<Incoming> {
+    let mut cast = Element::new("cast").with("n", 1);
+    let packed = Some([0; 8].into());
+    cast.payload = Some(Incoming { facts, from: format!("{ROOM}/n0"), has_to: false, packed });
+    cast
+}
+
+fn only(index: usize) -> Element<Incoming> {
+    Element { name: "only".into(), ..cast(Facts(0)).with("i", index) }
+}
+
+fn envelope(seq: usize, ops: Vec<Element<Incoming>>) -> Element<Incoming> {
+    let envelope = Element::new("envelope").with("epoch", "e1").with("seq", seq);
+    Element { children: ops, ..envelope }
+}
+
+fn delivered(actions: &[Action]) -> usize {
+    actions.iter().map(|a| if let Action::Deliver { to, .. } = a { to.len() } else { 0 }).sum()
+}
+
+#[test]
+fn nothing_comes_between_the_end_of_a_stay_and_the_leave_in_one_envelope() {
+    let mut replica = replica();
+    replica.setup(Millis(1), ROOM, &offer("e1", 1, &[user(0)]));
+    let ops = vec![cast(END), only(0), leave(0)];
+    assert_eq!(delivered(&replica.envelope(Millis(2), ROOM, "id", &envelope(1, ops)).list), 1);
+}
+
+#[test]
+fn refusals_that_the_primary_does_not_act_on_are_limited() {
+    let mut replica = replica();
+    replica.setup(Millis(1), ROOM, &offer("e1", 1, &[user(0)]));
+    let most = 2 * Config::default().max_audience as usize;
+    let (mut index, mut taken) = (1, 0);
+    for seq in 1.. {
+        // In and out, again and again, and never served.
+        let ops = (index..index + 10_000).flat_map(|i| [enter(i, &user(1)), leave(i)]).collect();
+        let actions = replica.envelope(Millis(2), ROOM, "id", &envelope(seq, ops)).list;
+        if let [Action::Refuse { dmuc, .. }] = &actions[..] {
+            assert_eq!(*dmuc, "limit");
+            break;
+        }
+        taken += 10_000;
+        assert!(taken <= most, "{taken} refusals are kept");
+        index += 10_000;
+    }
+    assert_eq!(taken, most);
+}
+
+/// How much there is to tell of a replica: nothing else shows what it keeps.
+fn told(replica: &Replica) -> usize {
+    format!("{replica:?}").len()
+}
+
+#[test]
+fn set_ups_that_never_name_their_whole_audience_leave_nothing_behind() {
+    let mut replica = replica();
+    let mut set_up = |n: u64| {
+        replica.setup(Millis(n), ROOM, &offer(&format!("e{}", 1000 + n), 2, &[user(0)]));
+        told(&replica)
+    };
+    set_up(1);
+    let before = set_up(2);
+    for n in 3..100 {
+        set_up(n);
+    }
+    assert!(set_up(100) < before + 100);
+}
+
+#[test]
+fn whoever_the_new_epoch_has_named_is_not_told_that_he_is_out() {
+    let mut replica = replica();
+    replica.outgoing(Millis(0), &user(1), &format!("{ROOM}/n1"), JOIN);
+    replica.setup(Millis(1), ROOM, &offer("e0", 1, &[user(0)]));
+    replica.setup(Millis(2), ROOM, &offer("e1", 2, &[user(1)]));
+    // It has a place no more, as if the replica had refused it: the room serves it plainly.
+    let actions =
+        replica.envelope(Millis(3), ROOM, "id", &envelope(1, vec![enter(1, &user(0)), leave(1)]));
+    let evicted = actions.list.iter().any(|action| matches!(action, Action::Evict { .. }));
+    assert!(!evicted, "{actions:?}");
+}
+
+#[test]
+fn an_empty_slot_is_noted_only_if_somebody_misses_what_was_in_it() {
+    let mut replica = replica();
+    replica.setup(Millis(1), ROOM, &offer("e1", 1, &[user(0)]));
+    let message = Facts(Facts::MESSAGE | Facts::GROUPCHAT);
+    let given = cast(message).with("slot", 1_000_000);
+    replica.envelope(Millis(2), ROOM, "id", &envelope(1, vec![given]));
+    let before = told(&replica);
+    // For somebody who has left: nobody misses anything.
+    for seq in 2..8 {
+        replica.outgoing(Millis(2), &user(seq), &format!("{ROOM}/n{seq}"), JOIN);
+        let replay = Element::new("replay").with("i", seq - 1).with("slots", "1-100000");
+        let ops = vec![enter(seq - 1, &user(seq)), leave(seq - 1), replay];
+        let actions = replica.envelope(Millis(2), ROOM, "id", &envelope(seq, ops)).list;
+        assert!(!matches!(actions.first(), Some(Action::Refuse { .. })), "{actions:?}");
+    }
+    assert!(told(&replica) < before + 10_000, "{}", told(&replica) - before);
+}
