@@ -15,6 +15,12 @@ pub(crate) fn block(slot: u64) -> Option<usize> {
     usize::try_from(slot >> BLOCK_BITS).ok().filter(|block| *block < BLOCKS)
 }
 
+/// Whether a slot is in one of these ranges, which [`SlotList::merged`] gives.
+pub(crate) fn is_among(ranges: &[(u64, u64)], slot: u64) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= slot);
+    after > 0 && slot <= ranges[after - 1].1
+}
+
 /// Slots in an order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SlotList(Vec<(u64, u64)>);
@@ -45,6 +51,20 @@ impl SlotList {
     /// Every slot: only after a look at [`Self::len`].
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().flat_map(|(first, last)| *first..=*last)
+    }
+
+    /// The slots as ascending ranges that do not overlap, for [`is_among`].
+    pub fn merged(&self) -> Vec<(u64, u64)> {
+        let mut ranges = self.0.clone();
+        ranges.sort_unstable();
+        ranges.dedup_by(|(first, last), (_, end)| {
+            let overlap = *first <= *end;
+            if overlap {
+                *end = (*end).max(*last);
+            }
+            overlap
+        });
+        ranges
     }
 
     pub fn write(&self) -> String {
@@ -112,6 +132,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn merged_ranges_have_the_same_slots(
+            list in proptest::collection::vec((1u64..40, 0u64..9), 1..12)
+        ) {
+            let list = SlotList(list.into_iter().map(|(first, len)| (first, first + len)).collect());
+            let merged = list.merged();
+            prop_assert!(merged.windows(2).all(|pair| pair[0].1 < pair[1].0), "{:?}", merged);
+            for slot in 0..60 {
+                prop_assert_eq!(is_among(&merged, slot), list.iter().any(|s| s == slot), "{}", slot);
+            }
+        }
+
         #[test]
         fn what_is_written_is_read(slots in proptest::collection::vec(1u64..50, 1..40)) {
             let list: SlotList = slots.iter().copied().collect();

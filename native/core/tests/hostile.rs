@@ -4,7 +4,7 @@ mod sim;
 
 use dmuc_core::{Action, Config, Element, Facts, Incoming, Millis, Replica, Shared};
 use sim::ROOM;
-use sim::scene::{B, user};
+use sim::scene::{B, linked, state, user};
 
 const JOIN: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
 const YES: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
@@ -66,6 +66,22 @@ fn nothing_comes_between_the_end_of_a_stay_and_the_leave_in_one_envelope() {
     replica.setup(Millis(1), ROOM, &offer("e1", 1, &[user(0)]));
     let ops = vec![cast(END), only(0), leave(0)];
     assert_eq!(delivered(&replica.envelope(Millis(2), ROOM, "id", &envelope(1, ops)).list), 1);
+}
+
+#[test]
+fn a_slot_that_is_said_to_be_dropped_twice_is_dropped_once() {
+    let mut world = linked(9, &[]);
+    let epoch = world.primary.as_ref().expect("loaded").status()[0].epoch.clone().expect("epoch");
+    for slots in ["1 1", "2-4 3-5", "7-99 6-99"] {
+        let mut report = Element::<Incoming>::new("report").with("epoch", &epoch).with("ack", 0);
+        report.children.push(Element::new("dropped").with("slots", slots));
+        let room = world.primary.as_mut().expect("loaded");
+        room.report(world.now, B, &report);
+    }
+    assert!(world.shared.counters.get(dmuc_core::Counter::SlotsLost) > 2);
+    assert_eq!(state(&world), "linked");
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
 }
 
 #[test]

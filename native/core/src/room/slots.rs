@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::audience::Class;
 use crate::element::Former;
-use crate::slots::{BLOCK_BITS, SlotList};
+use crate::slots::{BLOCK_BITS, SlotList, is_among};
 use crate::{Config, Facts, Payload};
 
 /// Slots to be dropped that are collected before the replica is told.
@@ -165,10 +165,11 @@ impl Slots {
 
     /// The replica holds nothing in these slots. How many of them that concerns.
     pub fn lost(&mut self, slots: &SlotList) -> u64 {
-        let lost: Vec<u64> = match slots.len() > self.held.len() as u64 {
+        // A list may be long, and name a slot more than once.
+        let lost: BTreeSet<u64> = match slots.len() > self.held.len() as u64 {
             true => {
-                let is_lost = |slot: &u64| slots.ranges().any(|(a, b)| (a..=b).contains(slot));
-                self.held.keys().copied().filter(is_lost).collect()
+                let ranges = slots.merged();
+                self.held.keys().copied().filter(|slot| is_among(&ranges, *slot)).collect()
             }
             false => slots.iter().filter(|slot| self.held.contains_key(slot)).collect(),
         };
