@@ -105,6 +105,8 @@ impl Seats {
 pub(crate) struct Audience {
     pub seats: Seats,
     jids: HashMap<u32, Arc<str>>,
+    /// Indexes that have a JID, of sessions that are served or not.
+    known: RoaringBitmap,
     next: u32,
 }
 
@@ -114,6 +116,7 @@ impl Audience {
         let index = self.next;
         self.next += 1;
         self.jids.insert(index, jid);
+        self.known.insert(index);
         index
     }
 
@@ -125,6 +128,7 @@ impl Audience {
         }
         self.next = index + 1;
         self.jids.insert(index, jid);
+        self.known.insert(index);
         self.seats.enter(index, class);
         true
     }
@@ -137,11 +141,12 @@ impl Audience {
     pub fn forget(&mut self, index: u32) {
         self.seats.leave(index);
         self.jids.remove(&index);
+        self.known.remove(index);
     }
 
-    /// How many indexes have a JID, of sessions that are served or not.
-    pub fn known(&self) -> usize {
-        self.jids.len()
+    /// Indexes that have a JID, of sessions that are served or not.
+    pub fn known(&self) -> &RoaringBitmap {
+        &self.known
     }
 
     /// One above the highest index given.

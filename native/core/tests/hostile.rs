@@ -2,6 +2,8 @@
 
 mod sim;
 
+use std::time::{Duration, Instant};
+
 use dmuc_core::{Action, Config, Element, Facts, Incoming, Millis, Replica, Shared};
 use sim::ROOM;
 use sim::scene::{B, linked, state, user};
@@ -155,4 +157,22 @@ fn an_empty_slot_is_noted_only_if_somebody_misses_what_was_in_it() {
         assert!(!matches!(actions.first(), Some(Action::Refuse { .. })), "{actions:?}");
     }
     assert!(told(&replica) < before + 10_000, "{}", told(&replica) - before);
+}
+
+/// What one stanza may take, also on a busy machine and in slow code. What it took before these
+/// tests was from seconds in fast code to minutes.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+#[test]
+fn an_envelope_that_names_a_large_audience_again_and_again_takes_no_time() {
+    const AUDIENCE: usize = 50_000;
+    let mut replica = replica();
+    let everybody: Vec<String> = (0..AUDIENCE).map(user).collect();
+    replica.setup(Millis(1), ROOM, &offer("e1", AUDIENCE, &everybody));
+    let all = Element { name: "only".into(), ..cast(Facts(0)).with("i", "0-49999") };
+    let started = Instant::now();
+    // As many as there is room for in a stanza of usual size.
+    let actions = replica.envelope(Millis(2), ROOM, "id", &envelope(1, vec![all; 2600])).list;
+    assert_eq!(delivered(&actions), 2600);
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
 }

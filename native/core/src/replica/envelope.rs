@@ -45,7 +45,9 @@ pub(super) fn check(
         return Err(LIMIT);
     }
     let mut bound = link.audience.bound();
-    let mut here: HashSet<u32> = HashSet::new();
+    // A set may name the whole audience, and every operation such a set: never one index at a time.
+    let mut known = link.audience.known().clone();
+    let mut here = RoaringBitmap::new();
     let mut entering: HashMap<Arc<str>, u32> = HashMap::new();
     let mut left: HashSet<u32> = HashSet::new();
     let mut given = link.slots.given().clone();
@@ -54,9 +56,6 @@ pub(super) fn check(
         None => Ok(()),
         Some(slot) if slots_offered && payload.facts.is_lasting() && given.give(slot) => Ok(()),
         Some(_) => Err(MALFORMED),
-    };
-    let known = |index: u32, here: &HashSet<u32>| {
-        here.contains(&index) || link.audience.jid(index).is_some()
     };
     for (nth, child) in element.children.iter().enumerate() {
         match Op::read(child, bound).ok_or(MALFORMED)? {
@@ -67,7 +66,7 @@ pub(super) fn check(
                 // Nobody is in twice: one cast would become as many copies for him.
                 let seated = match entering.get(&jid).or_else(|| link.index_of.get(&jid)) {
                     Some(at) => {
-                        (here.contains(at) || link.audience.seats.contains(*at))
+                        (here.contains(*at) || link.audience.seats.contains(*at))
                             && !left.contains(at)
                     }
                     None => false,
@@ -78,23 +77,24 @@ pub(super) fn check(
                 entering.insert(jid, index);
                 // Those who are not served are remembered too, until the primary has left them out and
                 // said so; the same session may be among them many times.
-                let known = link.audience.known().max(link.refusals.len());
+                let kept = link.audience.known().len().max(link.refusals.len() as u64) as usize;
                 if link.audience.seats.all().len() as usize + entering.len() > max_audience
-                    || known + entering.len() > 2 * max_audience
+                    || kept + entering.len() > 2 * max_audience
                 {
                     return Err(LIMIT);
                 }
                 bound = index + 1;
                 here.insert(index);
+                known.insert(index);
             }
             Op::Leave { index } => {
-                if !known(index, &here) {
+                if !known.contains(index) {
                     return Err(MALFORMED);
                 }
                 left.insert(index);
             }
             Op::Class { index, .. } => {
-                if !known(index, &here) {
+                if !known.contains(index) {
                     return Err(MALFORMED);
                 }
             }
@@ -105,13 +105,12 @@ pub(super) fn check(
             Op::Only { indexes, payload, slot } => {
                 carried(room, &payload)?;
                 may_keep(slot, &payload, &mut given)?;
-                // The bound keeps the set as small as the audience has ever been.
-                if !indexes.iter().all(|index| known(index, &here)) {
+                if !indexes.is_subset(&known) {
                     return Err(MALFORMED);
                 }
             }
             Op::Replay { indexes, slots } => {
-                if !given.has(&slots) || !indexes.iter().all(|index| known(index, &here)) {
+                if !given.has(&slots) || !indexes.is_subset(&known) {
                     return Err(MALFORMED);
                 }
                 replayed = replayed.saturating_add(slots.len().saturating_mul(indexes.len()));
