@@ -4,7 +4,9 @@ mod sim;
 
 use std::time::{Duration, Instant};
 
-use dmuc_core::{Action, Config, Element, Facts, Incoming, Millis, Replica, Shared};
+use dmuc_core::{
+    Action, Config, Element, Facts, Incoming, Millis, PayloadIn, Replica, Room, Shared, Verdict,
+};
 use sim::ROOM;
 use sim::scene::{B, linked, state, user};
 
@@ -174,5 +176,42 @@ fn an_envelope_that_names_a_large_audience_again_and_again_takes_no_time() {
     // As many as there is room for in a stanza of usual size.
     let actions = replica.envelope(Millis(2), ROOM, "id", &envelope(1, vec![all; 2600])).list;
     assert_eq!(delivered(&actions), 2600);
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_report_of_many_refusals_and_slots_takes_no_time() {
+    const UNACKED: u32 = 20_000;
+    let mut room = Room::new(ROOM, 1, Shared::new(Config::default())).expect("a room");
+    let users: Vec<String> = (0..1000).map(user).collect();
+    for user in &users {
+        room.capture(Millis(1), user, Facts(Facts::PRESENCE | Facts::NICK));
+    }
+    room.event(Millis(1), Vec::new(), &[]);
+    let set_up = room.support(Millis(1), B, true).list;
+    let Some(Action::Setup { id, .. }) = set_up.first() else { panic!("{set_up:?}") };
+    let accept = Element::new("link").with("epoch", id).with("max-bytes", 65536);
+    let accept = accept.with("slots", 20_000).with("slot-bytes", 1 << 24);
+    room.setup_result(Millis(1), B, id, Some(&accept));
+    for n in 0..UNACKED {
+        let to = &users[n as usize % 1000];
+        // Half of them are kept in slots.
+        let facts = Facts(if n % 2 == 0 { 0 } else { Facts::PRESENCE | Facts::NICK });
+        let (nick, digest) = (n.to_string(), n.into());
+        assert_eq!(room.capture(Millis(2), to, facts), Verdict::Hold);
+        let payload = PayloadIn::New { bytes: vec![b'x'; 200], facts, nick, digest };
+        room.event(Millis(2), vec![payload], &[(to, 0)]);
+    }
+    assert_eq!(room.status()[0].unacked, UNACKED as usize);
+    let mut report = Element::new("report").with("epoch", id).with("ack", 0);
+    for n in 1..=6500 {
+        let refuse = Element::new("refuse").with("n", n).with("seq", 1).with("i", n % 1000);
+        report.children.push(refuse);
+    }
+    let odd: Vec<String> = (0..60_000).map(|n| (2 * n + 1).to_string()).collect();
+    report.children.push(Element::new("dropped").with("slots", odd.join(" ")));
+    let started = Instant::now();
+    let plain = room.report(Millis(3), B, &report).list;
+    assert!(plain.len() >= UNACKED as usize / 2, "{}", plain.len());
     assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
 }

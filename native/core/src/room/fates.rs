@@ -1,6 +1,6 @@
 //! What becomes of envelopes: reports, errors, and the end of a link with nothing lost.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -89,13 +89,17 @@ impl Room {
         let mut plain = Vec::new();
         let lost = link.slots.lost(&report.dropped);
         self.shared.counters.add(Counter::SlotsLost, lost);
-        for &refused in &report.refused {
-            // Refusals are repeated until an envelope has said how many were acted on.
-            if refused.number == link.refusals + 1 {
-                refuse_index(link, &mut self.sessions, refused, &mut plain);
-                link.refusals += 1;
-                self.shared.counters.add(Counter::OccupantsRefused, 1);
-            }
+        // Refusals are repeated until an envelope has said how many were acted on.
+        let mut refused = report.refused.clone();
+        refused.retain(|refused| {
+            let is_next = refused.number == link.refusals + 1;
+            link.refusals += u64::from(is_next);
+            is_next
+        });
+        self.shared.counters.add(Counter::OccupantsRefused, refused.len() as u64);
+        take_back(link, &refused, &mut plain);
+        for refused in refused {
+            refuse_index(link, &mut self.sessions, refused);
         }
         link.acknowledge(report.ack);
         if now.since(link.up_since) >= SETTLED {
@@ -358,24 +362,39 @@ fn unknown(link: &Link) -> RoaringBitmap {
     sent.flat_map(|sent| &sent.deliveries).fold(RoaringBitmap::new(), |all, d| all | &d.to)
 }
 
-/// The replica does not serve `index` from envelope `seq` on: gives back what it has missed.
-fn refuse_index(
-    link: &mut Link,
-    sessions: &mut Sessions,
-    refused: Refused,
-    plain: &mut Vec<(Arc<str>, Payload)>,
-) {
-    let Refused { seq, index, missing, .. } = refused;
-    let Some(jid) = link.audience.jid(index).cloned() else { return };
-    for sent in link.sent.iter_mut().filter(|sent| sent.seq >= seq) {
+/// Gives back what those have missed whom the replica does not serve from some envelope on. Once
+/// through the envelopes, however many refusals a report has.
+fn take_back(link: &mut Link, refused: &[Refused], plain: &mut Vec<(Arc<str>, Payload)>) {
+    let mut since: HashMap<u32, (u64, Arc<str>)> = HashMap::new();
+    for Refused { seq, index, .. } in refused {
+        if let Some(jid) = link.audience.jid(*index) {
+            let (least, _) = since.entry(*index).or_insert_with(|| (*seq, jid.clone()));
+            *least = (*least).min(*seq);
+        }
+    }
+    let all: RoaringBitmap = since.keys().copied().collect();
+    if all.is_empty() {
+        return;
+    }
+    for sent in &mut link.sent {
         for Delivery { payloads, to } in &mut sent.deliveries {
-            if to.remove(index) {
-                sent.copies -= payloads.len() as u64;
-                link.copies -= payloads.len() as u64;
-                plain.extend(payloads.iter().map(|payload| (jid.clone(), payload.clone())));
+            for index in &*to & &all {
+                let (least, jid) = &since[&index];
+                if sent.seq >= *least {
+                    to.remove(index);
+                    sent.copies -= payloads.len() as u64;
+                    link.copies -= payloads.len() as u64;
+                    plain.extend(payloads.iter().map(|payload| (jid.clone(), payload.clone())));
+                }
             }
         }
     }
+}
+
+/// The replica does not serve `index` any more.
+fn refuse_index(link: &mut Link, sessions: &mut Sessions, refused: Refused) {
+    let Refused { index, missing, .. } = refused;
+    let Some(jid) = link.audience.jid(index).cloned() else { return };
     link.audience.seats.leave(index);
     if let Some(session) = sessions.find_mut(&jid)
         && session.seat == Seat::At(index)
