@@ -130,6 +130,26 @@ fn set_ups_that_never_name_their_whole_audience_leave_nothing_behind() {
 }
 
 #[test]
+fn a_session_is_in_doubt_once_however_often_a_room_takes_it_in_and_leaves_it_out() {
+    let mut replica = replica();
+    // A presence of its own is under way.
+    replica.outgoing(Millis(0), &user(1), &format!("{ROOM}/n1"), JOIN);
+    let mut in_and_out = |n: usize| {
+        for (n, sessions) in [(2 * n, [user(0), user(1)]), (2 * n + 1, [user(0), user(2)])] {
+            let epoch = format!("e{}", 1000 + n);
+            replica.setup(Millis(1), ROOM, &offer(&epoch, 2, &sessions));
+        }
+        told(&replica)
+    };
+    in_and_out(1);
+    let before = in_and_out(2);
+    for n in 3..100 {
+        in_and_out(n);
+    }
+    assert!(in_and_out(100) < before + 100);
+}
+
+#[test]
 fn whoever_the_new_epoch_has_named_is_not_told_that_he_is_out() {
     let mut replica = replica();
     replica.outgoing(Millis(0), &user(1), &format!("{ROOM}/n1"), JOIN);

@@ -5,7 +5,7 @@ mod link;
 mod silence;
 mod slots;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -60,7 +60,8 @@ pub struct Replica {
     announce_at: Option<Millis>,
     /// Who was told that he is out, while the room may not know.
     departures: Departures,
-    doubts: VecDeque<Doubt>,
+    /// By room and session.
+    doubts: BTreeMap<(Arc<str>, Arc<str>), Doubt>,
     farewells: Farewells,
     alarm: Alarm,
     closed: bool,
@@ -110,7 +111,7 @@ impl Replica {
             announcing: VecDeque::new(),
             announce_at: None,
             departures: Departures::default(),
-            doubts: VecDeque::new(),
+            doubts: BTreeMap::new(),
             farewells: Farewells::default(),
             alarm: Alarm::default(),
             closed: false,

@@ -49,8 +49,6 @@ pub fn is_question_id(id: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Doubt {
     until: Millis,
-    room: Arc<str>,
-    session: Arc<str>,
     /// How often the room had let it in: if it has not again, the presence is lost.
     welcomes: u64,
 }
@@ -224,14 +222,14 @@ impl Replica {
     ) -> Option<String> {
         let record = self.consents.get(room, session)?;
         if record.is_joining() {
-            let doubt = Doubt {
-                until: now + ANSWER,
-                room: room.clone(),
-                session: session.clone(),
-                welcomes: record.welcomes(),
-            };
+            let (until, welcomes) = (now + ANSWER, record.welcomes());
+            // A room may take it in and leave it out again and again: that gives it no more time.
+            let key = (room.clone(), session.clone());
+            let doubt = self.doubts.entry(key).or_insert(Doubt { until, welcomes });
+            if doubt.welcomes != welcomes {
+                *doubt = Doubt { until, welcomes };
+            }
             self.alarm.by(doubt.until);
-            self.doubts.push_back(doubt);
             return None;
         }
         self.evict(room, session, out)
@@ -258,8 +256,8 @@ impl Replica {
 
     /// Whoever has waited for an answer since a link was given up, and got none, is out.
     fn resolve_doubts(&mut self, now: Millis, out: &mut Vec<Action>) {
-        while let Some(doubt) = self.doubts.pop_front_if(|doubt| now >= doubt.until) {
-            let Doubt { room, session, welcomes, .. } = doubt;
+        let due = self.doubts.extract_if(.., |_, doubt| now >= doubt.until);
+        for ((room, session), Doubt { welcomes, .. }) in due.collect::<Vec<_>>() {
             let record = self.consents.get(&room, &session);
             if record.is_some_and(|record| record.welcomes() == welcomes)
                 && let Some(nick) = self.evict(&room, &session, out)
@@ -268,8 +266,8 @@ impl Replica {
                 out.push(Action::Depart { room, nick, session });
             }
         }
-        if let Some(doubt) = self.doubts.front() {
-            self.alarm.by(doubt.until);
+        if let Some(at) = self.doubts.values().map(|doubt| doubt.until).min() {
+            self.alarm.by(at);
         }
     }
 
