@@ -109,6 +109,43 @@ fn refusals_that_the_primary_does_not_act_on_are_limited() {
     assert_eq!(taken, most);
 }
 
+#[test]
+fn nothing_comes_after_the_end_of_a_stay_to_who_enters_again_in_one_envelope() {
+    let mut replica = replica();
+    replica.setup(Millis(1), ROOM, &offer("e1", 1, &[user(0)]));
+    let ops = vec![cast(END), only(0), leave(0), enter(1, &user(0)), only(1), cast(Facts(0))];
+    assert_eq!(delivered(&replica.envelope(Millis(2), ROOM, "id", &envelope(1, ops)).list), 1);
+}
+
+#[test]
+fn whoever_was_told_that_he_is_out_gets_nothing_from_a_newer_link() {
+    let mut replica = replica();
+    replica.outgoing(Millis(0), &user(1), &format!("{ROOM}/n1"), JOIN);
+    replica.setup(Millis(1), ROOM, &offer("e2", 2, &[user(0), user(1)]));
+    // Its join is under way, and for a minute the room may yet answer.
+    replica.setup(Millis(2), ROOM, &offer("e3", 1, &[user(0)]));
+    replica.setup(Millis(59_000), ROOM, &offer("e1", 2, &[user(0), user(1)]));
+    let actions = replica.tick(Millis(61_000));
+    let out =
+        |action: &Action| matches!(action, Action::Evict { session, .. } if **session == user(1));
+    assert!(actions.list.iter().any(out), "{actions:?}");
+    let message = envelope(1, vec![cast(Facts(0))]);
+    assert_eq!(delivered(&replica.envelope(Millis(61_000), ROOM, "id", &message).list), 1);
+}
+
+#[test]
+fn a_primary_that_is_asked_again_and_again_answers_now_and_then() {
+    let mut world = linked(3, &[]);
+    let room = world.primary.as_mut().expect("loaded");
+    let epoch = room.status()[0].epoch.clone().expect("epoch");
+    let mut ask = Element::<Incoming>::new("report").with("epoch", &epoch).with("ack", 0);
+    ask.children.push(Element::new("ask"));
+    for n in 0..3000 {
+        room.report(world.now + n, B, &ask);
+    }
+    assert!((2..6).contains(&room.status()[0].unacked), "{}", room.status()[0].unacked);
+}
+
 /// How much there is to tell of a replica: nothing else shows what it keeps.
 fn told(replica: &Replica) -> usize {
     format!("{replica:?}").len()

@@ -1,6 +1,6 @@
 //! One link as the replica holds it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -58,15 +58,24 @@ pub(super) struct Link {
 
 impl Link {
     /// The session's consent is over: what still comes for it is refused. With its nick if it has not
-    /// been ended by the room. Something may come although it has no seat, if the envelope under way
-    /// takes leave of it further down.
+    /// been ended by the room.
     pub fn lapse(&mut self, session: &str, nick: Option<String>) {
         if let Some(index) = self.index_of.get(session)
-            && !self.refused.contains(*index)
+            && self.audience.seats.contains(*index)
         {
             self.lapsed.insert(*index);
             if let Some(nick) = nick {
                 self.gone.insert(*index, nick);
+            }
+        }
+    }
+
+    /// Some consents have ended in the envelope under way, which may name their sessions further on,
+    /// under an index that it has taken leave of or a new one.
+    pub fn lapse_in(&mut self, set: &RoaringBitmap, ended: &HashSet<Arc<str>>) {
+        for index in set - &self.refused {
+            if self.audience.jid(index).is_some_and(|jid| ended.contains(jid)) {
+                self.lapsed.insert(index);
             }
         }
     }

@@ -5,7 +5,7 @@ mod link;
 mod silence;
 mod slots;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -451,8 +451,12 @@ impl Replica {
         seq: u64,
         out: &mut Vec<Action>,
     ) {
+        let mut ended: HashSet<Arc<str>> = HashSet::new();
         for (what, set) in deliveries {
             let Some(link) = self.links.get_mut(room) else { continue };
+            if !ended.is_empty() {
+                link.lapse_in(&set, &ended);
+            }
             let unserved = &set & &link.lapsed;
             for index in unserved.iter() {
                 link.refuse(seq, index, false);
@@ -477,13 +481,12 @@ impl Replica {
             };
             let Some(payload) = &element.children[op].payload else { continue };
             self.shared.counters.add(Counter::CopiesDelivered, to.len() as u64);
-            let mut ended = Vec::new();
             if payload.facts.concerns_consent() {
                 for session in &to {
                     self.answered(room, session, payload.facts);
                     match self.consents.incoming(session, &payload.from, payload.facts) {
                         Change::Closed => {
-                            ended.push(session.clone());
+                            ended.insert(session.clone());
                         }
                         Change::Changed => {}
                         Change::None | Change::Full => continue,
@@ -495,9 +498,9 @@ impl Replica {
                 }
             }
             out.push(Action::Deliver { op, to });
-            for session in ended {
-                self.lapse(room, &session, None);
-            }
+        }
+        for session in ended {
+            self.lapse(room, &session, None);
         }
         // Places left in this envelope were needed until here.
         if let Some(link) = self.links.get_mut(room) {

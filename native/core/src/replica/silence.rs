@@ -244,6 +244,8 @@ impl Replica {
         let record = self.consents.get(room, session)?;
         let (nick, has_left) = (record.nick().to_owned(), record.has_left());
         self.consents.remove(room, session);
+        // A newer link may have taken it in.
+        self.lapse(room, session, None);
         let (room, session) = (room.clone(), session.clone());
         if !has_left {
             self.shared.counters.add(Counter::Evicted, 1);

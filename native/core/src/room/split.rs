@@ -85,7 +85,12 @@ impl Room {
         out: &mut Vec<Action>,
     ) {
         match &mut self.domains[number].state {
-            State::Linked(_) if report.ask => self.probe(now, number, out),
+            // What has just been sent is an answer. A probe is kept until it is acknowledged.
+            State::Linked(link) if report.ask => {
+                if now.since(link.last_sent) >= LEAST_WAIT {
+                    self.probe(now, number, out);
+                }
+            }
             State::Held(Hold { link, split: Some(split), .. }) => {
                 if report.resume.is_some_and(|n| (split.first..=link.questions).contains(&n)) {
                     return self.resume(now, number, out);
