@@ -146,6 +146,28 @@ fn a_primary_that_is_asked_again_and_again_answers_now_and_then() {
     assert!((2..6).contains(&room.status()[0].unacked), "{}", room.status()[0].unacked);
 }
 
+#[test]
+fn a_link_that_goes_on_and_acknowledges_nothing_has_an_end() {
+    let mut world = linked(3, &[("max_unacked_bytes", 65_536)]);
+    let room = world.primary.as_mut().expect("loaded");
+    let epoch = room.status()[0].epoch.clone().expect("epoch");
+    let (mut now, mut asked) = (world.now, 0);
+    while room.status()[0].state != "plain" {
+        now = now + 1000;
+        let questions = room.tick(now).list;
+        for question in &questions {
+            let Action::Envelope { body, .. } = question else { continue };
+            let Some(n) = body.attr("n").filter(|_| body.name == "resume") else { continue };
+            let report = Element::<Incoming>::new("report").with("epoch", &epoch).with("ack", 0);
+            room.report(now, B, &report.with("resume", n));
+            asked += 1;
+        }
+        let unacked = room.status()[0].unacked;
+        assert!(unacked < 150, "{unacked} after {asked} resumptions");
+    }
+    assert!(asked > 3, "{asked}");
+}
+
 /// How much there is to tell of a replica: nothing else shows what it keeps.
 fn told(replica: &Replica) -> usize {
     format!("{replica:?}").len()

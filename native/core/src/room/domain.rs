@@ -144,26 +144,32 @@ impl Domain {
         }
     }
 
-    /// Takes the link for broken, for as long as `until`. False if it is that already, or no link.
-    pub fn split(&mut self, room: &str, now: Millis, until: Millis, reason: &'static str) -> bool {
+    /// Takes the link for broken, until when at the longest: that is told, unless it is broken already
+    /// or no link. It may have been broken before, and nothing acknowledged since.
+    pub fn split(
+        &mut self,
+        room: &str,
+        now: Millis,
+        until: Millis,
+        reason: &'static str,
+    ) -> Option<Millis> {
         let ending = match &self.state {
             State::Linked(_) => false,
             // What says so may have been lost.
             State::Held(hold) => hold.split.is_none() && !hold.is_over,
-            _ => return false,
+            _ => return None,
         };
         if !ending && !matches!(self.state, State::Linked(_)) {
-            return false;
+            return None;
         }
         self.stop(until);
-        if let State::Held(hold) = &mut self.state {
-            log::info!("{room}: link with {} is split: {reason}", self.name);
-            self.reason = reason;
-            hold.until = until;
-            let first = hold.link.questions + 1;
-            hold.split = Some(Split { since: now, first, asked: now, next: now, wait: FIRST_WAIT });
-        }
-        true
+        let State::Held(hold) = &mut self.state else { return None };
+        log::info!("{room}: link with {} is split: {reason}", self.name);
+        self.reason = reason;
+        hold.until = *hold.link.patience.get_or_insert(until);
+        let first = hold.link.questions + 1;
+        hold.split = Some(Split { since: now, first, asked: now, next: now, wait: FIRST_WAIT });
+        Some(hold.until)
     }
 
     fn stop(&mut self, until: Millis) {

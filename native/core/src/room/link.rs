@@ -71,6 +71,8 @@ pub(super) struct Link {
     pub up_since: Millis,
     /// Questions for resumption asked on this link.
     pub questions: u64,
+    /// Until when it is held, however often it goes on, if nothing is acknowledged meanwhile.
+    pub patience: Option<Millis>,
     /// The newest envelope says that the link ends.
     pub ended: bool,
 }
@@ -92,6 +94,7 @@ impl Link {
             last_sent: now,
             up_since: now,
             questions: 0,
+            patience: None,
             ended: false,
         }
     }
@@ -123,6 +126,7 @@ impl Link {
         while let Some(sent) = self.sent.pop_front_if(|sent| sent.seq <= ack) {
             self.copies -= sent.copies;
             self.bytes -= sent.bytes;
+            self.patience = None;
             for index in sent.departed {
                 self.audience.forget(index);
             }

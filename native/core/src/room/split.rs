@@ -28,10 +28,12 @@ impl Room {
         out: &mut Vec<Action>,
     ) {
         let until = now + self.shared.config.hold_time;
-        if self.domains[number].split(&self.jid, now, until, reason) {
+        if let Some(until) = self.domains[number].split(&self.jid, now, until, reason) {
             self.shared.counters.add(Counter::LinksSplit, 1);
             self.alarm.by(until);
-            self.ask(now, number, out);
+            if now < until {
+                self.ask(now, number, out);
+            }
         }
     }
 
