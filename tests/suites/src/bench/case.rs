@@ -9,7 +9,7 @@ pub enum Case {
     Message,
     /// Changes of an occupant's presence in a room with k remote occupants
     Presence,
-    /// k remote users join a room of k local occupants, each when the one before is in
+    /// k remote users join a room of k residents, each when the one before is in
     Joins,
     /// The same in a room with a history of 50 messages
     JoinsHistory,
@@ -17,10 +17,27 @@ pub enum Case {
     JoinsBurst,
 }
 
+/// Where those live who are in a room before a storm, apart from the owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Residents {
+    /// Users of the primary's own server, whose copies dmuc does not touch
+    #[default]
+    Local,
+    /// Users of a third server, of the primary's kind: linked where dmuc is
+    Third,
+}
+
+impl Residents {
+    /// As `--residents` takes it.
+    pub fn name(self) -> String {
+        name(&self)
+    }
+}
+
 impl Case {
     /// As `--case` takes it.
     pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        name(&self)
     }
 
     /// Whether it is users who enter.
@@ -43,6 +60,10 @@ impl Case {
     pub fn broadcasts(k: usize) -> u32 {
         u32::try_from((2000 / k.max(1)).clamp(10, 100)).unwrap_or(10)
     }
+}
+
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Messages of history that a room keeps.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::case::Case;
+use super::case::{Case, Residents};
 use super::row::{Rounds, Row};
 use super::side::{Round, Side};
 use crate::scene::Pairing;
@@ -16,6 +16,7 @@ const NAMES: [&str; 2] = ["plain", "dmuc"];
 /// Two pairs of servers and what is to be done with them.
 pub struct Contest {
     pairing: Pairing,
+    residents: Residents,
     tasks: Vec<Task>,
     sides: [Side; 2],
     results: Vec<[Rounds; 2]>,
@@ -23,21 +24,23 @@ pub struct Contest {
 
 impl Contest {
     /// Starts the servers and counts what crosses the link in every case.
-    pub async fn counted(pairing: Pairing, tasks: &[Task]) -> Result<Self> {
+    pub async fn counted(pairing: Pairing, residents: Residents, tasks: &[Task]) -> Result<Self> {
         let most = |storms: bool| {
             let sizes = tasks.iter().filter(|(case, _)| case.is_storm() || !storms);
             sizes.map(|(_, k)| *k).max().unwrap_or(0)
         };
-        let (local, remote) = (most(true), most(false));
+        let (resident, remote) = (most(true), most(false));
+        let whose = residents.name();
         eprintln!(
-            "bench: {pairing}: servers start, {local} local and {remote} remote users log in"
+            "bench: {pairing}: servers start, {resident} {whose} and {remote} remote users log in"
         );
         let (plain, dmuc) = tokio::join!(
-            Side::start(pairing, false, local, remote),
-            Side::start(pairing, true, local, remote)
+            Side::start(pairing, false, residents, resident, remote),
+            Side::start(pairing, true, residents, resident, remote)
         );
         let tasks = tasks.to_vec();
-        let mut contest = Self { pairing, tasks, sides: [plain?, dmuc?], results: Vec::new() };
+        let mut contest =
+            Self { pairing, residents, tasks, sides: [plain?, dmuc?], results: Vec::new() };
         match contest.count().await {
             Ok(()) => Ok(contest),
             Err(error) => contest.finish(Err(error)).await,
@@ -48,7 +51,7 @@ impl Contest {
     pub async fn timed(mut self, rounds: usize) -> Result<Vec<Row>> {
         let outcome = self.time(rounds).await;
         let row = |(&(case, k), [plain, dmuc]): (&Task, &[Rounds; 2])| {
-            Row::new(self.pairing, case, k, plain, dmuc)
+            Row::new(self.pairing, self.residents, case, k, plain, dmuc)
         };
         let rows = self.tasks.iter().zip(&self.results).map(row).collect();
         self.finish(outcome.map(|()| rows)).await

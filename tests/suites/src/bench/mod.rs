@@ -17,7 +17,7 @@ use clap::Args;
 use futures::future::try_join_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use self::case::Case;
+use self::case::{Case, Residents};
 use self::contest::{Contest, Task};
 pub use self::smoke::suite;
 use crate::scene::{PAIRINGS, Pairing};
@@ -41,6 +41,9 @@ pub struct Arguments {
     #[arg(long, value_name = "N", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(2..=4000))]
     k: Vec<u16>,
+    /// Who is in the room before a storm
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
+    residents: Residents,
     /// Timed rounds of each case
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
@@ -58,19 +61,20 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     if pairings.is_empty() {
         bail!("no such pairing; there are {}", PAIRINGS.map(|p| p.to_string()).join(", "));
     }
-    let tasks = arguments.tasks();
+    let (tasks, residents) = (arguments.tasks(), arguments.residents);
     let rounds = usize::from(arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 5 }));
     raise_limits()?;
     let mut rows = Vec::new();
     if arguments.quick {
         // Nobody looks at the time while it is counted, so all at once.
-        let counted = pairings.into_iter().map(|pairing| Contest::counted(pairing, &tasks));
+        let counted =
+            pairings.into_iter().map(|pairing| Contest::counted(pairing, residents, &tasks));
         for contest in try_join_all(counted).await? {
             rows.extend(contest.timed(rounds).await?);
         }
     } else {
         for pairing in pairings {
-            rows.extend(Contest::counted(pairing, &tasks).await?.timed(rounds).await?);
+            rows.extend(Contest::counted(pairing, residents, &tasks).await?.timed(rounds).await?);
         }
     }
     match arguments.json {

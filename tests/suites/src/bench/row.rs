@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::case::Case;
+use super::case::{Case, Residents};
 use super::side::Round;
 use crate::scene::Pairing;
 
@@ -17,8 +17,10 @@ pub struct Row {
     pub replica: String,
     /// What was done.
     pub case: String,
-    /// Remote occupants; in a storm as many local ones are in the room already.
+    /// Remote occupants; in a storm as many residents are in the room already.
     pub k: usize,
+    /// Where those live.
+    pub residents: String,
     /// Without dmuc.
     pub plain: Figures,
     /// With it.
@@ -59,12 +61,20 @@ pub struct Figures {
 
 impl Row {
     /// From the rounds of both sides.
-    pub fn new(pairing: Pairing, case: Case, k: usize, plain: &Rounds, dmuc: &Rounds) -> Self {
+    pub fn new(
+        pairing: Pairing,
+        residents: Residents,
+        case: Case,
+        k: usize,
+        plain: &Rounds,
+        dmuc: &Rounds,
+    ) -> Self {
         Self {
             primary: pairing.primary.to_string(),
             replica: pairing.replica.to_string(),
             case: case.name(),
             k,
+            residents: residents.name(),
             plain: plain.figures(),
             dmuc: dmuc.figures(),
         }

@@ -1,4 +1,4 @@
-//! One side of the comparison: a pair of servers, without dmuc or with it, and their users.
+//! One side of the comparison: servers, without dmuc or with it, and their users.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use dmuc_testkit::{Client, Kind, Lab, ServerSpec, Usage, wire};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::case::{Case, HISTORY};
+use super::case::{Case, HISTORY, Residents};
 use super::crowd::Crowd;
 use super::scanner::{Heard, mark};
 use crate::scene::Pairing;
@@ -42,11 +42,11 @@ pub struct Round {
     pub last: Vec<Duration>,
 }
 
-/// A pair of servers with users.
+/// Primary `a`, replica `b`, and for residents elsewhere `c`; with users.
 pub struct Side {
     lab: Lab,
     owner: Client,
-    local: Crowd,
+    residents: Crowd,
     remote: Crowd,
     rooms: usize,
     marks: u32,
@@ -54,19 +54,34 @@ pub struct Side {
 
 impl Side {
     /// Starts servers and logs in users.
-    pub async fn start(pairing: Pairing, dmuc: bool, local: usize, remote: usize) -> Result<Self> {
+    pub async fn start(
+        pairing: Pairing,
+        dmuc: bool,
+        residents: Residents,
+        resident: usize,
+        remote: usize,
+    ) -> Result<Self> {
         let name = if dmuc { "bench-dmuc" } else { "bench-plain" };
-        let lab = pairing.lab_with(name, |spec| unlimited(spec.dmuc(dmuc))).start().await?;
+        let change = |spec: ServerSpec| unlimited(spec.dmuc(dmuc));
+        let (builder, home) = match (pairing.lab_with(name, change), residents) {
+            (builder, Residents::Local) => (builder, "a"),
+            (builder, Residents::Third) => {
+                (builder.server(change(ServerSpec::new(pairing.primary, "c"))), "c")
+            }
+        };
+        let lab = builder.start().await?;
+        // Counters are enough, and half a million stanzas are many.
+        lab.wire("a", "b").set_recording(false);
         let users = async {
             let (a, b) = (lab.server("a"), lab.server("b"));
             a.register(&["owner"]).await?;
             let owner = Client::connect(a, "owner", "r").await?;
-            let local = Crowd::log_in(a, "local", local).await?;
-            Ok((owner, local, Crowd::log_in(b, "remote", remote).await?))
+            let residents = Crowd::log_in(lab.server(home), "resident", resident).await?;
+            Ok((owner, residents, Crowd::log_in(b, "remote", remote).await?))
         };
         match users.await {
-            Ok((owner, local, remote)) => {
-                Ok(Self { lab, owner, local, remote, rooms: 0, marks: 0 })
+            Ok((owner, residents, remote)) => {
+                Ok(Self { lab, owner, residents, remote, rooms: 0, marks: 0 })
             }
             Err(error) => lab.finish(Err(error)).await,
         }
@@ -116,7 +131,7 @@ impl Side {
         let hidden = [("muc#roomconfig_presencebroadcast", "moderator")];
         self.owner.create(&room, "owner", &hidden).await?;
         if case.is_storm() {
-            self.local.enter(&room, 0..k, 32).await?;
+            self.residents.enter(&room, 0..k, 32).await?;
             self.reveal(&room).await?;
             self.speak(&room, case.history()).await?;
         } else {
@@ -173,7 +188,7 @@ impl Side {
 
     async fn begin(&mut self) -> Result<Round> {
         self.remote.forget();
-        self.local.forget();
+        self.residents.forget();
         let [primary, replica] = self.usage().await?;
         self.lab.wire("a", "b").reset();
         let mut round = Round { cpu: [primary.cpu, replica.cpu], ..Round::default() };
@@ -239,7 +254,7 @@ impl Side {
 
     /// Waits until everything has arrived.
     async fn settle(&self, acknowledged: bool) {
-        tokio::join!(self.remote.quiet(STILL), self.local.quiet(STILL));
+        tokio::join!(self.remote.quiet(STILL), self.residents.quiet(STILL));
         if acknowledged {
             sleep(ACKNOWLEDGED).await;
         }

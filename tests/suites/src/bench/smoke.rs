@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::case::Case;
+use super::case::{Case, Residents};
 use super::contest::{Contest, Task};
 use super::row::Row;
 
@@ -26,26 +26,29 @@ const MEMBERS: &[&str] = &[
     "replica_rss_bytes",
 ];
 
-/// Each server in each role once.
+/// Each server in each role once, and each kind of residents.
 pub fn suite() -> Suite {
     let pairing = |primary, replica| Pairing { primary, replica };
-    [pairing(Kind::Ejabberd, Kind::Prosody), pairing(Kind::Prosody, Kind::Ejabberd)]
-        .into_iter()
-        .fold(Suite::new("bench"), |suite, pairing| {
-            suite.case(format!("{pairing} rows"), move || run(pairing))
-        })
+    [
+        (pairing(Kind::Ejabberd, Kind::Prosody), Residents::Local),
+        (pairing(Kind::Prosody, Kind::Ejabberd), Residents::Third),
+    ]
+    .into_iter()
+    .fold(Suite::new("bench"), |suite, (pairing, residents)| {
+        suite.case(format!("{pairing} rows"), move || run(pairing, residents))
+    })
 }
 
-async fn run(pairing: Pairing) -> Result<()> {
-    let rows = Contest::counted(pairing, TASKS).await?.timed(1).await?;
+async fn run(pairing: Pairing, residents: Residents) -> Result<()> {
+    let rows = Contest::counted(pairing, residents, TASKS).await?.timed(1).await?;
     ensure!(rows.len() == TASKS.len(), "{} rows", rows.len());
     for (row, &(case, k)) in rows.iter().zip(TASKS) {
-        check(row, case, k).with_context(|| format!("{row:?}"))?;
+        check(row, residents, case, k).with_context(|| format!("{row:?}"))?;
     }
     Ok(())
 }
 
-fn check(row: &Row, case: Case, k: usize) -> Result<()> {
+fn check(row: &Row, residents: Residents, case: Case, k: usize) -> Result<()> {
     let json = serde_json::to_value(row)?;
     for side in ["plain", "dmuc"] {
         for member in MEMBERS {
@@ -56,6 +59,7 @@ fn check(row: &Row, case: Case, k: usize) -> Result<()> {
         ensure!(later.is_some() == case.is_storm(), "{side}: {later:?} for each later joiner");
     }
     ensure!(json["case"] == case.name() && json["k"] == k, "another row");
+    ensure!(json["residents"] == residents.name(), "other residents");
     let (plain, dmuc) = (&row.plain, &row.dmuc);
     let expected = expected(row, case, k as u64);
     ensure!(plain.delivered == expected, "{} delivered, {expected} expected", plain.delivered);
@@ -72,7 +76,7 @@ fn expected(row: &Row, case: Case, k: u64) -> u64 {
     if !case.is_storm() {
         return k * u64::from(Case::broadcasts(k as usize));
     }
-    // To each: the owner and the local ones, those before him, himself, the subject, what was said;
+    // To each: the owner and the residents, those before him, himself, the subject, what was said;
     // and he is shown to those before him. A room of ejabberd also tells of itself (XEP-0115).
     let before = k * (k - 1) / 2;
     let room = u64::from(row.primary == Kind::Ejabberd.to_string());

@@ -6,11 +6,12 @@ use super::row::{Figures, Row};
 pub fn show(rows: &[Row]) {
     println!("\nWith dmuc, as a part of what it is without:\n");
     println!(
-        "{:8} {:8} {:13} {:>5} | {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:8} {:8} {:13} {:>5} {:9} | {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "primary",
         "replica",
         "case",
         "k",
+        "residents",
         "stanzas",
         "bytes",
         "CPU prim",
@@ -29,13 +30,13 @@ pub fn show(rows: &[Row]) {
             (p.last_p99_ms, d.last_p99_ms),
         ];
         let ratios: String = ratios.map(|(plain, dmuc)| format!(" {:8.4}", dmuc / plain)).concat();
-        println!("{:8} {:8} {:13} {:>5} |{ratios}", row.primary, row.replica, row.case, row.k);
+        println!("{} |{ratios}", head(row));
     }
     println!(
         "\nMedians, and least and most: CPU in µs per delivered copy, time to the last in ms\n"
     );
     println!(
-        "{:43} {:>9} {:>11} {:>9} {:>9} {:>22} {:>22} {:>26} {:>9} {:>11}",
+        "{:53} {:>9} {:>11} {:>9} {:>9} {:>22} {:>22} {:>26} {:>9} {:>11}",
         "",
         "stanzas",
         "bytes",
@@ -49,10 +50,13 @@ pub fn show(rows: &[Row]) {
     );
     for row in rows {
         for (name, figures) in [("plain", &row.plain), ("dmuc", &row.dmuc)] {
-            let (r, c) = (&row.replica, &row.case);
-            println!("{:8} {r:8} {c:13} {:>5} {name:5} {}", row.primary, row.k, line(figures));
+            println!("{} {name:5} {}", head(row), line(figures));
         }
     }
+}
+
+fn head(row: &Row) -> String {
+    format!("{:8} {:8} {:13} {:>5} {:9}", row.primary, row.replica, row.case, row.k, row.residents)
 }
 
 fn line(figures: &Figures) -> String {
