@@ -51,6 +51,12 @@ impl Record {
         self.stays.iter().all(|stay| stay.left)
     }
 
+    /// Whether the session takes itself for an occupant: the room has let it in, and not out, and it
+    /// has not left.
+    pub fn is_inside(&self) -> bool {
+        self.stays.back().is_some_and(|stay| stay.joined && !stay.left)
+    }
+
     /// The session has sent a presence to the room.
     fn outgoing(&mut self, nick: &str, facts: Facts) {
         if facts.is_unavailable() {
@@ -146,6 +152,8 @@ impl Record {
 #[derive(Debug, Default)]
 pub struct Consents {
     of_session: HashMap<Arc<str>, HashMap<Arc<str>, Entry>>,
+    /// The sessions with a record for a room.
+    of_room: HashMap<Arc<str>, HashSet<Arc<str>>>,
     count: usize,
     /// Records that only wait for the room's answer to a leave.
     leaving: VecDeque<(Millis, Arc<str>, Arc<str>)>,
@@ -250,12 +258,21 @@ impl Consents {
     pub fn session_closed(&mut self, session: &str) -> Vec<(Arc<str>, String)> {
         let rooms = self.of_session.remove(session).unwrap_or_default();
         self.count -= rooms.len();
+        for room in rooms.keys() {
+            self.forget(room, session);
+        }
         rooms.into_iter().map(|(room, entry)| (room, entry.record.nick)).collect()
     }
 
     /// The record of a session for a room.
     pub fn get(&self, room: &str, session: &str) -> Option<&Record> {
         self.of_session.get(session)?.get(room).map(|entry| &entry.record)
+    }
+
+    /// Sessions that take themselves for occupants of a room.
+    pub fn inside(&self, room: &str) -> impl Iterator<Item = &Arc<str>> {
+        let sessions = self.of_room.get(room).into_iter().flatten();
+        sessions.filter(|session| self.get(room, session).is_some_and(Record::is_inside))
     }
 
     /// Removes a record; whether there was one.
@@ -265,8 +282,20 @@ impl Consents {
         if rooms.is_empty() {
             self.of_session.remove(session);
         }
-        self.count -= usize::from(there);
+        if there {
+            self.count -= 1;
+            self.forget(room, session);
+        }
         there
+    }
+
+    fn forget(&mut self, room: &str, session: &str) {
+        if let Some(sessions) = self.of_room.get_mut(room) {
+            sessions.remove(session);
+            if sessions.is_empty() {
+                self.of_room.remove(room);
+            }
+        }
     }
 
     /// A record in a form that survives: opaque, about as long as the nick.
@@ -328,8 +357,9 @@ impl Consents {
     }
 
     fn put(&mut self, room: &str, session: &str, entry: Entry) {
-        let rooms = self.of_session.entry(session.into()).or_default();
-        if rooms.insert(room.into(), entry).is_none() {
+        let (room, session): (Arc<str>, Arc<str>) = (room.into(), session.into());
+        self.of_room.entry(room.clone()).or_default().insert(session.clone());
+        if self.of_session.entry(session).or_default().insert(room, entry).is_none() {
             self.count += 1;
         }
     }

@@ -3,7 +3,7 @@
 mod sim;
 
 use dmuc_core::{Action, Bounce, Counter, Element, Facts};
-use sim::scene::{B, carriers, count, linked, say, state, user};
+use sim::scene::{B, carriers, count, linked, say, state, user, world};
 use sim::{Down, ROOM, World};
 
 /// So short that a test gets to the end of it.
@@ -349,4 +349,65 @@ fn unloading_the_primary_while_a_link_is_split_leaves_nobody_with_a_gap() {
     assert_eq!(state(&world), "split");
     world.unload_primary();
     assert_eq!(world.failed, 3);
+}
+
+#[test]
+fn who_was_let_in_without_a_link_by_a_room_that_has_died_is_told_by_the_next_set_up() {
+    let mut world = world(&[]);
+    world.unload_primary();
+    for n in 0..4 {
+        world.homes[0].join(world.now, &user(n), &format!("n{n}"));
+    }
+    world.quiet();
+    // Two of them ask the new room to let them in; the others do not know that it is a new one.
+    for n in 0..4 {
+        world.muc.kick(&user(n), true);
+    }
+    for n in 0..2 {
+        world.homes[0].join(world.now, &user(n), &format!("n{n}"));
+    }
+    world.settle();
+    world.load_primary();
+    world.quiet();
+    assert_eq!(state(&world), "linked");
+    assert_eq!(world.homes[0].evicted, [user(2), user(3)]);
+    assert_eq!(world.haunted(), [""; 0]);
+}
+
+#[test]
+fn the_last_one_who_is_put_out_hears_of_it_though_nobody_knows_whether_he_was_told() {
+    let mut world = linked(2, &[("ack_timeout", 5000)]);
+    let copies = world.muc.destroy();
+    world.happen(copies);
+    // The replica's module has a new life, with its records but without the link.
+    let now = world.now;
+    world.homes[0].unload(now);
+    world.homes[0].up.clear();
+    world.homes[0].down.clear();
+    world.homes[0].load(now);
+    world.homes[0].up.clear();
+    world.quiet();
+    assert_eq!(world.homes[0].evicted.len(), 2);
+    assert_eq!(world.haunted(), [""; 0]);
+}
+
+#[test]
+fn a_leave_that_seems_to_be_answered_is_repeated_if_the_room_has_not_got_it() {
+    let mut world = linked(2, &[]);
+    let session = user(2);
+    world.homes[0].join(world.now, &session, "n2");
+    world.homes[0].leave(world.now, &session);
+    world.homes[0].up.clear();
+    let replica = world.homes[0].replica.as_mut().expect("loaded");
+    // What looks like the answer to the leave is older; then the room lets in who has left.
+    let end = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE | Facts::CODE_110);
+    replica.incoming(world.now, &session, &format!("{ROOM}/n2"), end);
+    assert_eq!(replica.consent(ROOM, &session), None);
+    let copies = world.muc.join(&session, "n2");
+    world.happen(copies);
+    world.settle();
+    assert!(world.muc.sessions().contains(&session));
+    pass(&mut world, 10);
+    assert!(!world.muc.sessions().contains(&session), "the leave was repeated");
+    assert_eq!(world.haunted(), [""; 0]);
 }

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use super::link::Link;
 use super::slots::Given;
 use super::{LIMIT, MALFORMED, Refusal};
-use crate::consent::Consents;
+use crate::consent::{Consents, Record};
 use crate::ops::Op;
 use crate::slots::SlotList;
 use crate::{Counter, Element, Facts, Incoming, Shared, indexes, jid};
@@ -19,8 +19,13 @@ const MAX_OPS: usize = 20_000;
 const MAX_REPLAYED: u64 = 200_000;
 
 /// What an envelope does, before any of it is done.
+#[derive(Default)]
 pub(super) struct Plan {
     pub deliveries: Vec<(What, RoaringBitmap)>,
+    /// Somebody has entered who has left since: the room may not have got that.
+    pub has_left: bool,
+    /// Who has entered without having asked.
+    pub strangers: Vec<Arc<str>>,
     pub end: bool,
 }
 
@@ -151,7 +156,7 @@ pub(super) struct Taking<'a> {
 impl Taking<'_> {
     /// Carries out the operations, and says who gets what.
     pub fn apply(&mut self, consents: &Consents, room: &str, element: &Element<Incoming>) -> Plan {
-        let mut plan = Plan { deliveries: Vec::new(), end: false };
+        let mut plan = Plan::default();
         let acted_on = element.attr("refusals").and_then(indexes::long).unwrap_or(0);
         self.link.acted_on(acted_on);
         for (nth, child) in element.children.iter().enumerate() {
@@ -159,8 +164,12 @@ impl Taking<'_> {
             let Some(op) = Op::read(child, link.audience.bound()) else { continue };
             match op {
                 Op::Enter { index, jid, class } => {
-                    let served =
-                        consents.get(room, &jid).is_some() && !link.barred.contains_key(&jid);
+                    let record = consents.get(room, &jid);
+                    plan.has_left |= record.is_some_and(Record::has_left);
+                    if record.is_none() {
+                        plan.strangers.push(jid.clone());
+                    }
+                    let served = record.is_some() && !link.barred.contains_key(&jid);
                     link.audience.admit(index, jid.clone(), class);
                     link.unconfirmed.remove(&jid);
                     link.index_of.insert(jid, index);

@@ -42,7 +42,7 @@ pub(super) struct Link {
     pub report_due: Option<Millis>,
     /// Occupants the primary had at the set-up; it has named all of them when this many are known.
     pub size: u32,
-    /// Sessions of the epochs before that have not been named in this one.
+    /// Sessions that take themselves for occupants and have not been named in this epoch.
     pub unconfirmed: BTreeSet<Arc<str>>,
     /// When the primary was last heard on this link.
     pub heard: Millis,

@@ -1,5 +1,6 @@
 //! A user domain's side: consent, links of remote rooms, and who is to get what.
 
+mod departures;
 mod envelope;
 mod link;
 mod silence;
@@ -11,10 +12,11 @@ use std::sync::Arc;
 use fastrand::Rng;
 use roaring::RoaringBitmap;
 
+use self::departures::Departures;
 use self::envelope::{Taking, What, check};
 use self::link::Link;
 pub use self::silence::is_question_id;
-use self::silence::{Departures, Doubt, Farewells};
+use self::silence::{Doubt, Farewells};
 use self::slots::Slots;
 use crate::audience::Audience;
 use crate::consent::{Change, Consents, Most};
@@ -133,7 +135,11 @@ impl Replica {
             self.shared.counters.add(Counter::LimitHit, 1);
         }
         if facts.is_unavailable() {
-            self.expect_answer(now, jid::bare(to));
+            let room = jid::bare(to);
+            self.expect_answer(now, room);
+            if let Some(record) = self.consents.get(room, session) {
+                self.departures.left(now, room, session, record.nick());
+            }
         } else {
             self.departures.postpone(now, jid::bare(to), session);
         }
@@ -143,7 +149,7 @@ impl Replica {
     /// A remote JID has sent a presence to a local session, outside a link. True if a consent
     /// record changed or went.
     pub fn incoming(&mut self, now: Millis, session: &str, from: &str, facts: Facts) -> bool {
-        self.answered(jid::bare(from), session, facts);
+        self.answered(now, jid::bare(from), session, facts);
         match self.consents.incoming(session, from, facts) {
             Change::Closed => {
                 self.lapse(jid::bare(from), session, None);
@@ -162,6 +168,7 @@ impl Replica {
     pub fn session_closed(&mut self, now: Millis, session: &str) -> Vec<Arc<str>> {
         let mut rooms = Vec::new();
         for (room, nick) in self.consents.session_closed(session) {
+            self.departures.left(now, &room, session, &nick);
             self.lapse(&room, session, Some(nick));
             self.expect_answer(now, &room);
             rooms.push(room);
@@ -304,13 +311,17 @@ impl Replica {
             .map(|(index, _)| index)
             .collect();
         let room: Arc<str> = from.into();
-        // Only who may have to be told in the end: set-ups may follow each other without end.
-        let mut former = self.former(from);
-        former.retain(|session| {
-            !link.index_of.contains_key(session) && self.consents.get(from, session).is_some()
-        });
-        link.unconfirmed = former.into_iter().collect();
+        // Only who may have to be told in the end: set-ups may follow each other without end. Among
+        // them who was in the room before it had a link with this domain, or before its server died.
+        let former = self.former(from);
+        let with_records = former.iter().filter(|s| self.consents.get(from, s).is_some());
+        let inside = with_records.chain(self.consents.inside(from));
+        link.unconfirmed =
+            inside.filter(|session| !link.index_of.contains_key(*session)).cloned().collect();
         self.departures.set_up(now, &room, &link.index_of, out);
+        for session in refused.iter().filter_map(|index| link.audience.jid(index)) {
+            self.departures.is_in(now, &room, session);
+        }
         let mut accept = LinkAccept {
             epoch: offer.epoch,
             max_bytes: self.shared.config.max_envelope_bytes,
@@ -320,8 +331,8 @@ impl Replica {
         };
         self.shared.counters.add(Counter::Withheld, refused.len());
         // Nothing is kept for a room in which nobody here asked to be.
-        if refused.len() == link.audience.seats.all().len() {
-            link.size = link.audience.bound();
+        let is_all = link.unconfirmed.is_empty() || link.audience.bound() >= link.size;
+        if is_all && refused.len() == link.audience.seats.all().len() {
             self.links.insert(room.clone(), link);
             *self.per_domain.entry(domain.into()).or_default() += usize::from(!known);
             self.confirm(now, &room, out);
@@ -431,8 +442,14 @@ impl Replica {
             link.next_seq = seq + 1;
             link.unreported += 1;
             self.shared.counters.add(Counter::EnvelopesReceived, 1);
-            self.deliver(&room, element, plan.deliveries, seq, out);
+            self.deliver(now, &room, element, plan.deliveries, seq, out);
             self.confirm(now, &room, out);
+            if plan.has_left {
+                self.expect_answer(now, &room);
+            }
+            for session in plan.strangers {
+                self.departures.is_in(now, &room, &session);
+            }
             if plan.end {
                 self.take_leave(now, &room, Says::default(), out);
                 log::info!("{room}: link has ended");
@@ -445,6 +462,7 @@ impl Replica {
 
     fn deliver(
         &mut self,
+        now: Millis,
         room: &Arc<str>,
         element: &Element<Incoming>,
         deliveries: Vec<(What, RoaringBitmap)>,
@@ -460,6 +478,9 @@ impl Replica {
             let unserved = &set & &link.lapsed;
             for index in unserved.iter() {
                 link.refuse(seq, index, false);
+                if let Some(session) = link.audience.jid(index) {
+                    self.departures.is_in(now, room, session);
+                }
             }
             let withheld = &set & &link.refused;
             self.shared.counters.add(Counter::Withheld, withheld.len());
@@ -483,7 +504,7 @@ impl Replica {
             self.shared.counters.add(Counter::CopiesDelivered, to.len() as u64);
             if payload.facts.concerns_consent() {
                 for session in &to {
-                    self.answered(room, session, payload.facts);
+                    self.answered(now, room, session, payload.facts);
                     match self.consents.incoming(session, &payload.from, payload.facts) {
                         Change::Closed => {
                             ended.insert(session.clone());

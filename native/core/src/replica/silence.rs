@@ -1,7 +1,7 @@
 //! What a replica makes of a primary that is silent: it asks, and after long enough it takes the
 //! epoch for dead, so that nobody stays in a room that does not speak to him any more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::link::Link;
@@ -16,19 +16,12 @@ const GRACE: u64 = 10_000;
 /// have got.
 pub(super) const AGAIN: u64 = 5000;
 /// Time for which a join is believed to be answered yet when its link is gone.
-const ANSWER: u64 = 60_000;
+pub(super) const ANSWER: u64 = 60_000;
 /// Longest ping and hold time that a primary is taken by its word for.
 const MOST: u64 = 3_600_000;
-/// Shortest time between two leaves of a session if the room has been heard in between.
-const CONTACT: u64 = 5000;
-/// First waiting time before a leave is repeated; it doubles.
+/// Time after a leave, or after it was repeated, after which it is repeated if the room has not
+/// answered.
 const REPEAT: u64 = 30_000;
-/// Longest.
-const REPEAT_MOST: u64 = 3_600_000;
-/// Time after which a leave that nobody has answered is not repeated any more.
-const REPEAT_END: u64 = 86_400_000;
-/// Leaves that are remembered for being repeated.
-const REPEATED: usize = 100_000;
 
 /// Links that have ended whose last reports are remembered.
 const FAREWELLS: usize = 256;
@@ -124,11 +117,15 @@ impl Replica {
     }
 
     /// The room has spoken to a session about its own stay.
-    pub(super) fn answered(&mut self, room: &str, session: &str, facts: Facts) {
-        // To one that has not asked anew it speaks of a stay that it takes for open.
-        let is_back = facts.is_own_available() && self.consents.get(room, session).is_some();
-        if facts.is_own_end() || is_back {
-            self.departures.forget(room, session);
+    pub(super) fn answered(&mut self, now: Millis, room: &str, session: &str, facts: Facts) {
+        if facts.is_own_end() {
+            self.departures.ended(now, room, session);
+        } else if facts.is_own_available() {
+            // To one that has not asked anew it speaks of a stay that it takes for open.
+            match self.consents.get(room, session) {
+                Some(_) => self.departures.forget(room, session),
+                None => self.departures.is_in(now, &room.into(), &session.into()),
+            }
         }
     }
 
@@ -306,132 +303,5 @@ impl Farewells {
     fn get(&self, room: &str, epoch: &str) -> Option<Report> {
         let of_link = |(of, report): &&(Arc<str>, Report)| **of == *room && report.epoch == epoch;
         self.0.iter().rev().find(of_link).map(|(_, report)| report.clone())
-    }
-}
-
-/// Leaves that a room may not have got.
-#[derive(Debug, Default)]
-pub(super) struct Departures {
-    of_room: HashMap<Arc<str>, OfRoom>,
-    count: usize,
-}
-
-#[derive(Debug)]
-struct OfRoom {
-    sessions: HashMap<Arc<str>, Departure>,
-    since: Millis,
-    /// When they were told last.
-    last: Millis,
-    next: Millis,
-    wait: u64,
-}
-
-#[derive(Debug)]
-struct Departure {
-    nick: String,
-    /// The session has asked to be in again: until then the room may answer.
-    not_before: Millis,
-}
-
-impl Departures {
-    fn remember(&mut self, now: Millis, room: &Arc<str>, session: &Arc<str>, nick: &str) {
-        if self.count >= REPEATED {
-            return;
-        }
-        let of_room = self.of_room.entry(room.clone()).or_insert_with(|| OfRoom {
-            sessions: HashMap::new(),
-            since: now,
-            last: now,
-            next: now + REPEAT,
-            wait: 2 * REPEAT,
-        });
-        let departure = Departure { nick: nick.to_owned(), not_before: now };
-        if of_room.sessions.insert(session.clone(), departure).is_none() {
-            self.count += 1;
-        }
-    }
-
-    /// The session asks to be in again, and a leave would take it out.
-    pub fn postpone(&mut self, now: Millis, room: &str, session: &str) {
-        if let Some(departure) =
-            self.of_room.get_mut(room).and_then(|of_room| of_room.sessions.get_mut(session))
-        {
-            departure.not_before = now + ANSWER;
-        }
-    }
-
-    /// The room knows, or the session is in it again.
-    pub fn forget(&mut self, room: &str, session: &str) {
-        let Some(of_room) = self.of_room.get_mut(room) else { return };
-        if of_room.sessions.remove(session).is_some() {
-            self.count -= 1;
-        }
-        if of_room.sessions.is_empty() {
-            self.of_room.remove(room);
-        }
-    }
-
-    /// The room has named its occupants: those it takes for some leave at once, the others are known
-    /// to be out.
-    pub fn set_up(
-        &mut self,
-        now: Millis,
-        room: &Arc<str>,
-        named: &HashMap<Arc<str>, u32>,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(of_room) = self.of_room.get_mut(room) else { return };
-        let before = of_room.sessions.len();
-        of_room.sessions.retain(|session, _| named.contains_key(session));
-        self.count -= before - of_room.sessions.len();
-        of_room.next = now + REPEAT;
-        of_room.depart(now, room, out);
-        if of_room.sessions.is_empty() {
-            self.of_room.remove(room);
-        }
-    }
-
-    /// The room's server has sent something: it can be reached.
-    pub fn contact(&mut self, now: Millis, room: &Arc<str>, out: &mut Vec<Action>) {
-        if let Some(of_room) = self.of_room.get_mut(room)
-            && now.since(of_room.last) >= CONTACT
-        {
-            of_room.depart(now, room, out);
-        }
-    }
-
-    /// Repeats those that are due.
-    pub fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let count = &mut self.count;
-        self.of_room.retain(|room, of_room| {
-            if now.since(of_room.since) >= REPEAT_END {
-                *count -= of_room.sessions.len();
-                return false;
-            }
-            if now >= of_room.next {
-                of_room.next = now + of_room.wait;
-                of_room.wait = (2 * of_room.wait).min(REPEAT_MOST);
-                of_room.depart(now, room, out);
-            }
-            true
-        });
-    }
-
-    pub fn next(&self) -> Option<Millis> {
-        self.of_room.values().map(|of_room| of_room.next).min()
-    }
-}
-
-impl OfRoom {
-    fn depart(&mut self, now: Millis, room: &Arc<str>, out: &mut Vec<Action>) {
-        self.last = now;
-        let due = self.sessions.iter().filter(|(_, departure)| now >= departure.not_before);
-        let mut sessions: Vec<_> = due.map(|(session, due)| (session, &due.nick)).collect();
-        sessions.sort();
-        out.extend(sessions.into_iter().map(|(session, nick)| Action::Depart {
-            room: room.clone(),
-            nick: nick.clone(),
-            session: session.clone(),
-        }));
     }
 }

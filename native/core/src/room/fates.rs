@@ -197,6 +197,9 @@ impl Room {
         self.resend(&link, &failed, queue, muted, out);
         self.fail_some(now, out);
         self.unlink(now, number, reason, out);
+        if split.is_none() && self.is_end_unknown(&link) {
+            self.reconcile(now, number, out);
+        }
         if announced {
             self.announced(now, number, out);
         } else if was_refused {
@@ -245,6 +248,17 @@ impl Room {
                 muted.insert(jid.clone());
             }
         }
+    }
+
+    /// Whether somebody may not have been told that he is out of the room.
+    fn is_end_unknown(&self, link: &Link) -> bool {
+        let sent = link.sent.iter().filter(|sent| sent.fate == Some(Fate::Unknown));
+        sent.flat_map(|sent| &sent.deliveries).any(|Delivery { payloads, to }| {
+            let is_out = |index| {
+                link.audience.jid(index).is_some_and(|jid| self.sessions.find(jid).is_none())
+            };
+            payloads.iter().any(|payload| payload.facts().is_own_end()) && to.iter().any(is_out)
+        })
     }
 
     /// From here on it gets nothing but its own end; the room is told soon.

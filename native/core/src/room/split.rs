@@ -88,10 +88,8 @@ impl Room {
     ) {
         match &mut self.domains[number].state {
             // What has just been sent is an answer. A probe is kept until it is acknowledged.
-            State::Linked(link) if report.ask => {
-                if now.since(link.last_sent) >= LEAST_WAIT {
-                    self.probe(now, number, out);
-                }
+            State::Linked(link) if report.ask && now.since(link.last_sent) >= LEAST_WAIT => {
+                self.probe(now, number, out);
             }
             State::Held(Hold { link, split: Some(split), .. }) => {
                 if report.resume.is_some_and(|n| (split.first..=link.questions).contains(&n)) {
