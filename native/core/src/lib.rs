@@ -35,7 +35,7 @@ pub mod indexes;
 pub mod jid;
 pub mod ops;
 #[cfg(feature = "planted-faults")]
-mod planted;
+pub mod planted;
 mod replica;
 mod room;
 mod slots;

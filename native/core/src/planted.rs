@@ -1,10 +1,36 @@
 //! Faults for the tests, in no package: what a defect of the core would do.
 
+use std::cell::Cell;
+
 use roaring::RoaringBitmap;
 
 use crate::audience::Seats;
 use crate::ops::Op;
 use crate::{Payload, PayloadIn};
+
+/// What a defect in the bookkeeping of a link would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// A primary takes one envelope more for handled than the replica says.
+    Acknowledgement,
+    /// A replica takes envelopes whatever their number.
+    Window,
+    /// A replica takes envelopes of any epoch for those of its link.
+    Epoch,
+}
+
+thread_local! {
+    static DEFECT: Cell<Option<Defect>> = const { Cell::new(None) };
+}
+
+/// From now on all ends of links on this thread have this defect.
+pub fn plant(defect: Option<Defect>) {
+    DEFECT.set(defect);
+}
+
+pub(crate) fn has(defect: Defect) -> bool {
+    DEFECT.get() == Some(defect)
+}
 
 /// Whoever is named like this is not captured but panicked about.
 pub(crate) fn capture(to: &str) {
@@ -25,6 +51,12 @@ pub(crate) fn event(payloads: &[PayloadIn]) {
 pub(crate) fn envelope(room: &str, seq: Option<&str>) {
     let planted = room.starts_with("panic-envelope") && seq == Some("3");
     assert!(!planted, "planted fault in envelope");
+}
+
+/// Epoch and number of an envelope as a replica takes them that does not look at what it expects.
+pub(crate) fn accepted<'a>(epoch: (&'a str, &'a str), seq: (u64, u64)) -> (&'a str, u64) {
+    let epoch = if has(Defect::Epoch) { epoch.1 } else { epoch.0 };
+    (epoch, if has(Defect::Window) { seq.1 } else { seq.0 })
 }
 
 /// In a room that is named like this a cast is for one more than it should be.

@@ -368,3 +368,73 @@ fn a_link_carries_a_broadcast_once() {
     assert!((20..=22).contains(&(after - before)), "{}", after - before);
     assert_eq!(world.verdict(), Ok(()));
 }
+
+/// Defects that the law has to find.
+#[cfg(feature = "planted-faults")]
+mod planted {
+    use dmuc_core::planted::{Defect, plant};
+    use proptest::test_runner::{TestCaseError, TestError, TestRunner};
+
+    use super::*;
+
+    /// How many cases it may take.
+    const CASES: u32 = 4000;
+
+    fn is_found(defect: Defect) {
+        let config = ProptestConfig { cases: CASES, failure_persistence: None, ..config() };
+        let mut runner = TestRunner::new(config);
+        let steps = prop::collection::vec(severed(peaceful()), 0..120);
+        let outcome = runner.run(&(steps, any::<u64>()), |(steps, seed)| {
+            plant(Some(defect));
+            let mut world = World::new(seed, DOMAINS, &hasty(3_600_000));
+            run(&mut world, &from_a_link(steps));
+            calm_down(&mut world);
+            let (verdict, haunted) = (world.verdict(), world.haunted());
+            plant(None);
+            match (verdict, haunted.first()) {
+                (Ok(()), None) if world.failed_alive == 0 => Ok(()),
+                (verdict, haunted) => Err(TestCaseError::fail(format!(
+                    "{verdict:?} {haunted:?} {}",
+                    world.failed_alive
+                ))),
+            }
+        });
+        match outcome {
+            Err(TestError::Fail(why, (steps, _))) => {
+                println!("{defect:?}: found with {} steps: {why}", steps.len());
+            }
+            other => panic!("{defect:?} was not found: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_is_off_by_one_is_found() {
+        is_found(Defect::Acknowledgement);
+    }
+
+    #[test]
+    fn a_window_that_is_not_checked_is_found() {
+        is_found(Defect::Window);
+    }
+
+    /// The network of the law brings nothing out of order; a stream that is given up may.
+    #[test]
+    fn an_epoch_that_is_ignored_is_found() {
+        let verdict = |defect| {
+            plant(defect);
+            let mut world = World::new(0, DOMAINS, &options());
+            run(&mut world, &from_a_link(vec![Step::Say(0)]));
+            let old = world.homes[0].down.front().cloned().expect("an envelope");
+            world.quiet();
+            run(&mut world, &[Step::Unload(0), Step::Load(0)]);
+            world.settle();
+            world.homes[0].down.push_back(old);
+            world.quiet();
+            plant(None);
+            world.verdict()
+        };
+        assert_eq!(verdict(None), Ok(()));
+        let why = verdict(Some(Defect::Epoch)).expect_err("an old envelope is delivered again");
+        println!("Epoch: found: {why}");
+    }
+}

@@ -200,7 +200,15 @@ fn own(name: &str) -> Result<Tally> {
     println!("== {name}");
     let tally = match name {
         "lint" => lint::run(),
-        "core" => unit(&["--package", "dmuc-core"])?,
+        "core" => {
+            let mut tally = unit(&["--package", "dmuc-core"])?;
+            // The law finds what it is there to find.
+            let planted = ["--features", "planted-faults", "--test", "law", "planted::"];
+            tally += counted_tests(
+                &[&["test", "--quiet", "--package", "dmuc-core"][..], &planted].concat(),
+            )?;
+            tally
+        }
         "shells" => shells::run(&stage::run()?),
         _ => kit(&Places::host()?)?,
     };

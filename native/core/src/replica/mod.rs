@@ -422,6 +422,8 @@ impl Replica {
         let (room, _) = self.links.get_key_value(from).ok_or(UNKNOWN_EPOCH)?;
         let room = room.clone();
         let link = self.links.get_mut(&room).ok_or(UNKNOWN_EPOCH)?;
+        #[cfg(feature = "planted-faults")]
+        let (epoch, seq) = crate::planted::accepted((epoch, &link.epoch), (seq, link.next_seq));
         if link.epoch != epoch {
             return Err(UNKNOWN_EPOCH);
         }

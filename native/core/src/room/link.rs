@@ -123,6 +123,8 @@ impl Link {
         if ack >= self.next_seq {
             return false;
         }
+        #[cfg(feature = "planted-faults")]
+        let ack = ack + u64::from(crate::planted::has(crate::planted::Defect::Acknowledgement));
         while let Some(sent) = self.sent.pop_front_if(|sent| sent.seq <= ack) {
             self.copies -= sent.copies;
             self.bytes -= sent.bytes;

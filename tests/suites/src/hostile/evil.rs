@@ -130,7 +130,7 @@ pub fn message(from: &str, body: &str) -> String {
 
 /// Whether a set-up has been answered by refusing everybody: there is no link.
 pub fn is_nothing(answer: &Received) -> bool {
-    answer.child("link").is_some_and(|link| link.attr("slots") == Some("0"))
+    answer.element.children().any(|link| link.is("link", NS) && link.attr("slots") == Some("0"))
 }
 
 /// The dmuc condition of an error.
