@@ -13,23 +13,27 @@ table() ->
       <<"Occupants of a domain in a room from which on a link is set up; for one, plain is as "
         "cheap.">>},
      {max_envelope_bytes, int, 262144, 4096, 10485760,
-      <<"Longest envelope in bytes; a stanza of more than half of it goes plainly. The replica may "
-        "ask for less.">>},
+      <<"Longest envelope in bytes; a stanza of more than half of it goes plainly. The replica "
+        "may ask for less.">>},
      {max_unacked_copies, int, 1000000, 1000, 100000000,
       <<"Copies (expanded) of a link that may wait for an acknowledgement or in its queue.">>},
      {max_unacked_bytes, int, 33554432, 65536, 1073741824,
       <<"Bytes of a link that may wait for an acknowledgement or in its queue.">>},
+     {max_unacked_bytes_total, int, 268435456, 1048576, 68719476736,
+      <<"Bytes that may wait on all links of a host; beyond it a link is given up on which "
+        "more than the longest envelope waits.">>},
      {ack_every, int, 32, 1, 1000,
       <<"Envelopes after which the replica acknowledges at once.">>},
      {ack_delay, time, 2000, 0, 60000,
       <<"Longest time for which the replica waits with an acknowledgement.">>},
-     {ack_timeout, time, 300000, 5000, 3600000,
+     {ack_timeout, time, 30000, 5000, 3600000,
       <<"Time without acknowledgement after which the primary takes a link for broken.">>},
      {probe_after, time, 10000, 1000, 3600000,
-      <<"Time without acknowledgement after which the primary probes with an empty envelope, so that "
-        "a dead stream is noticed by the server.">>},
-     {hold_time, time, 10000, 0, 3600000,
-      <<"Time for which the primary waits for the fate of envelopes on a broken stream.">>},
+      <<"Time without acknowledgement after which the primary probes with an empty envelope, "
+        "so that a dead stream is noticed by the server.">>},
+     {hold_time, time, 330000, 0, 3600000,
+      <<"Time for which the primary keeps what waits for a link whose stream is broken. Longer "
+        "than the five minutes for which servers refuse to connect again after a failure.">>},
      {fate_timeout, time, 10000, 100, 600000,
       <<"Time for which the primary waits for the fate of the other envelopes after a refusal.">>},
      {setup_timeout, time, 30000, 1000, 300000,

@@ -1,6 +1,7 @@
 //! Options and limits, the same in both servers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Counters;
 
@@ -79,6 +80,9 @@ options! {
     max_unacked_copies: Count 1000000, 1000..=100000000;
     /// Bytes of a link that may wait for an acknowledgement or in its queue.
     max_unacked_bytes: Bytes 33554432, 65536..=1073741824;
+    /// Bytes that may wait on all links of a host; beyond it a link is given up on
+    /// which more than the longest envelope waits.
+    max_unacked_bytes_total: Bytes 268435456, 1048576..=68719476736;
     /// Envelopes after which the replica acknowledges at once.
     ack_every: Count 32, 1..=1000;
     /// Longest time for which the replica waits with an acknowledgement.
@@ -180,12 +184,57 @@ pub struct Shared {
     pub config: Config,
     /// Counters.
     pub counters: Counters,
+    /// Bytes that wait on all links, in what is not acknowledged and in queues.
+    waiting: AtomicU64,
 }
 
 impl Shared {
     /// With these options and all counters at zero.
     pub fn new(config: Config) -> Arc<Self> {
-        Arc::new(Shared { config, counters: Counters::default() })
+        Arc::new(Shared { config, ..Shared::default() })
+    }
+
+    /// Bytes that wait on all links of the host.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes that wait on one link. They count among all that wait as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Waiting {
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        Waiting { shared: shared.clone(), bytes: 0 }
+    }
+
+    /// One with nothing yet, of the same host.
+    pub fn another(&self) -> Self {
+        Waiting::new(&self.shared)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn remove(&mut self, bytes: u64) {
+        self.bytes -= bytes;
+        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.remove(self.bytes);
     }
 }
 

@@ -261,6 +261,20 @@ fn a_full_buffer_ends_the_link() {
 }
 
 #[test]
+fn when_too_much_waits_on_a_host_the_links_to_blame_end() {
+    let mut world = linked(4, &[("max_unacked_bytes_total", 1 << 20)]);
+    let mut said = 0;
+    while count(&world, Counter::BufferFull) == 0 {
+        say(&mut world, 0);
+        world.homes[0].down.retain(|down| matches!(down, Down::Plain { .. }));
+        said += 1;
+        assert!(world.shared.waiting() <= (1 << 20) + 4096, "{}", world.shared.waiting());
+    }
+    assert!(said > 1000, "{said}");
+    assert_eq!((world.failed, world.shared.waiting()), (4, 0));
+}
+
+#[test]
 fn occupants_of_an_old_epoch_who_are_not_in_the_new_one_are_told() {
     let mut world = linked(4, &[]);
     // The primary's server dies and forgets everything but that two of them are still inside.

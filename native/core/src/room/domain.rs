@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::link::{Fate, Link};
-use crate::audience::Audience;
-use crate::{Config, Millis, Payload};
+use crate::config::Waiting;
+use crate::{Config, Millis, Payload, Shared};
 
 /// Time between the first and the second question for resumption; it doubles.
 const FIRST_WAIT: u64 = 1000;
@@ -32,7 +32,7 @@ pub(super) struct Hold {
     pub link: Box<Link>,
     /// What the room has sent since, in order. Sessions are as they were before it.
     pub queue: VecDeque<(Arc<str>, Payload)>,
-    pub queued_bytes: u64,
+    pub queued: Waiting,
     /// When envelopes without a fate are given up as unknown.
     pub until: Millis,
     /// The replica is asked whether it goes on; `None` if the link is ending.
@@ -61,14 +61,23 @@ impl Hold {
     /// Holds one copy until the fates of the envelopes before it are known.
     pub fn push(&mut self, to: &Arc<str>, payload: &Payload) {
         self.queue.push_back((to.clone(), payload.clone()));
-        self.queued_bytes += payload.bytes().len() as u64;
+        self.queued.add(payload.bytes().len() as u64);
     }
 
     /// Whether what waits is more than may.
-    pub fn is_full(&self, config: &Config) -> bool {
-        self.link.copies + self.queue.len() as u64 > config.max_unacked_copies
-            || self.link.bytes + self.queued_bytes > config.max_unacked_bytes
+    pub fn is_full(&self, shared: &Shared) -> bool {
+        let copies = self.link.copies + self.queue.len() as u64;
+        is_full(shared, copies, self.link.bytes.bytes() + self.queued.bytes())
     }
+}
+
+/// Whether so much is more than may wait on a link.
+pub(super) fn is_full(shared: &Shared, copies: u64, bytes: u64) -> bool {
+    let Config { max_unacked_copies, max_unacked_bytes, .. } = shared.config;
+    // When there is too much in all, the links that have no more than one envelope are not to blame.
+    let in_all = shared.waiting() > shared.config.max_unacked_bytes_total
+        && bytes > shared.config.max_envelope_bytes;
+    in_all || copies > max_unacked_copies || bytes > max_unacked_bytes
 }
 
 #[derive(Debug)]
@@ -175,10 +184,11 @@ impl Domain {
     fn stop(&mut self, until: Millis) {
         match std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) }) {
             State::Linked(link) => {
+                let queued = link.bytes.another();
                 self.state = State::Held(Hold {
                     link,
                     queue: VecDeque::new(),
-                    queued_bytes: 0,
+                    queued,
                     until,
                     split: None,
                     is_over: false,
@@ -204,9 +214,9 @@ impl Domain {
         config.retry_min.saturating_mul(1 << doublings).min(config.retry_max)
     }
 
-    /// A new link over the given audience.
-    pub fn new_link(epoch: Arc<str>, config: &Config, now: Millis) -> Box<Link> {
-        let max_bytes = usize::try_from(config.max_envelope_bytes).unwrap_or(usize::MAX);
-        Box::new(Link::new(epoch, Audience::default(), max_bytes, now))
+    /// A new link with nobody in it.
+    pub fn new_link(epoch: Arc<str>, shared: &Arc<Shared>, now: Millis) -> Box<Link> {
+        let max_bytes = usize::try_from(shared.config.max_envelope_bytes).unwrap_or(usize::MAX);
+        Box::new(Link::new(epoch, max_bytes, Waiting::new(shared), now))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::domain::{Hold, State};
+use super::domain::{Hold, State, is_full};
 use super::link::{self, Delivery, Fate, Link};
 use super::session::{Seat, Sessions};
 use super::{Bounce, Room};
@@ -338,13 +338,10 @@ impl Room {
             .filter_map(|(to, _)| self.by_name.get(jid::domain(to)).copied())
             .collect();
         for number in touched {
-            let config = &self.shared.config;
             let domain = &mut self.domains[number];
             let full = match &domain.state {
-                State::Linked(link) => {
-                    link.copies > config.max_unacked_copies || link.bytes > config.max_unacked_bytes
-                }
-                State::Held(hold) => hold.is_full(config),
+                State::Linked(link) => is_full(&self.shared, link.copies, link.bytes.bytes()),
+                State::Held(hold) => hold.is_full(&self.shared),
                 _ => false,
             };
             if full {

@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::slots::Slots;
 use crate::audience::{Audience, Class};
+use crate::config::Waiting;
 use crate::{Element, Millis, Payload};
 
 /// What became of an envelope that has not been acknowledged.
@@ -66,7 +67,7 @@ pub(super) struct Link {
     pub next_seq: u64,
     pub sent: VecDeque<Sent>,
     pub copies: u64,
-    pub bytes: u64,
+    pub bytes: Waiting,
     pub last_sent: Millis,
     pub up_since: Millis,
     /// Questions for resumption asked on this link.
@@ -78,10 +79,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub fn new(epoch: Arc<str>, audience: Audience, max_bytes: usize, now: Millis) -> Self {
+    pub fn new(epoch: Arc<str>, max_bytes: usize, bytes: Waiting, now: Millis) -> Self {
         Link {
             epoch,
-            audience,
+            audience: Audience::default(),
             unlisted: VecDeque::new(),
             stale: Vec::new(),
             refusals: 0,
@@ -90,7 +91,7 @@ impl Link {
             next_seq: 1,
             sent: VecDeque::new(),
             copies: 0,
-            bytes: 0,
+            bytes,
             last_sent: now,
             up_since: now,
             questions: 0,
@@ -112,7 +113,7 @@ impl Link {
     /// Takes note of an envelope that goes out.
     pub fn push(&mut self, sent: Sent) {
         self.copies += sent.copies;
-        self.bytes += sent.bytes;
+        self.bytes.add(sent.bytes);
         self.last_sent = sent.at;
         self.next_seq = sent.seq + 1;
         self.sent.push_back(sent);
@@ -127,7 +128,7 @@ impl Link {
         let ack = ack + u64::from(crate::planted::has(crate::planted::Defect::Acknowledgement));
         while let Some(sent) = self.sent.pop_front_if(|sent| sent.seq <= ack) {
             self.copies -= sent.copies;
-            self.bytes -= sent.bytes;
+            self.bytes.remove(sent.bytes);
             self.patience = None;
             for index in sent.departed {
                 self.audience.forget(index);

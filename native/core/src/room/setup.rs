@@ -72,7 +72,7 @@ impl Room {
         let config = &self.shared.config;
         let domain = &mut self.domains[number];
         let epoch: Arc<str> = random_name(&mut self.rng).into();
-        let mut link = Domain::new_link(epoch.clone(), config, now);
+        let mut link = Domain::new_link(epoch.clone(), &self.shared, now);
         let mut listed = Vec::new();
         let mut len = 0;
         for session in self.sessions.of_domain(number) {
