@@ -128,9 +128,12 @@ impl<'l> Member<'l> {
         Ref::map(self.inner.borrow(), |inner| &inner.diary)
     }
 
-    /// The room's server has died, of which he has not been told.
+    /// The room's server has died, of which he has not been told. What he sends may let him into the
+    /// new room, and its list come before he knows.
     pub fn room_died(&self) {
-        self.inner.borrow_mut().room_died = true;
+        let mut inner = self.inner.borrow_mut();
+        inner.room_died = true;
+        inner.diary.blur();
     }
 
     /// Begins his diary anew after this event.
