@@ -318,6 +318,9 @@ impl Replica {
         let inside = with_records.chain(self.consents.inside(from));
         link.unconfirmed =
             inside.filter(|session| !link.index_of.contains_key(*session)).cloned().collect();
+        if !link.unconfirmed.is_empty() {
+            log::debug!("{from}: not named yet: {:?}", link.unconfirmed);
+        }
         self.departures.set_up(now, &room, &link.index_of, out);
         for session in refused.iter().filter_map(|index| link.audience.jid(index)) {
             self.departures.is_in(now, &room, session);

@@ -194,6 +194,13 @@ impl Room {
         if split.is_some() {
             self.fail_waiting(now, number, &link, &queue, &mut muted);
         }
+        log::info!(
+            "{}: link with {} is over: {} of its occupants have missed something, {} copies waited",
+            self.jid,
+            self.domains[number].name,
+            muted.len(),
+            queue.len()
+        );
         self.resend(&link, &failed, queue, muted, out);
         self.fail_some(now, out);
         self.unlink(now, number, reason, out);

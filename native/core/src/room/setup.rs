@@ -92,6 +92,12 @@ impl Room {
                 link.unlisted.push_back((index, session.class));
             }
         }
+        log::debug!(
+            "{}: set-up names {} sessions of {}",
+            self.jid,
+            link.audience.bound(),
+            domain.name
+        );
         let offer = LinkOffer {
             epoch: epoch.to_string(),
             stream: self.stream.clone(),

@@ -43,6 +43,9 @@ pub enum End {
     Refused(String),
     /// He asked to enter again while inside, and was let in.
     Again,
+    /// He was put out and did not hear of it; a change of presence that he sent then let him in again,
+    /// with the list of occupants.
+    Unaware,
     /// He asked to leave and heard nothing for so long that he left.
     Unanswered,
     /// His own connection ended.
@@ -61,6 +64,8 @@ pub struct Stay {
     /// After so many events only messages are on record: he has asked to enter again, and presences
     /// may be of the list that answers this.
     pub blurred: Option<usize>,
+    /// He has been told a presence once more, as in the list for those who enter, after so many events.
+    pub repeated: Option<usize>,
     /// How it ended.
     pub end: End,
 }
@@ -96,6 +101,7 @@ impl Diary {
             start: Start::Joined(status.to_owned()),
             heard: Vec::new(),
             blurred: None,
+            repeated: None,
             end: End::In,
         });
         self.statuses.insert(nick.to_owned(), status.to_owned());
@@ -106,6 +112,22 @@ impl Diary {
         if let Some(stay) = self.open_mut() {
             stay.blurred.get_or_insert(stay.heard.len());
         }
+    }
+
+    /// How many events of the open stay have been heard.
+    pub fn mark(&self) -> usize {
+        self.open().map_or(0, |stay| stay.heard.len())
+    }
+
+    /// His own presence, which he sent after so many events. Whether it has let him in again, since he
+    /// had been put out: a list has come before it.
+    pub fn has_entered_unaware(&mut self, mark: usize) -> bool {
+        let Some(stay) = self.open_mut().filter(|s| s.repeated.is_some_and(|n| n >= mark)) else {
+            return false;
+        };
+        stay.blurred = Some(stay.blurred.map_or(mark, |n| n.min(mark)));
+        self.end(End::Unaware);
+        true
     }
 
     /// The open stay ends, if there is one.
@@ -133,8 +155,12 @@ impl Diary {
 
     /// An available presence.
     pub fn presence(&mut self, nick: &str, status: String) {
-        self.statuses.insert(nick.to_owned(), status.clone());
-        if let Some(stay) = self.open_mut().filter(|stay| stay.blurred.is_none()) {
+        let before = self.statuses.insert(nick.to_owned(), status.clone());
+        let Some(stay) = self.open_mut() else { return };
+        if before.as_ref() == Some(&status) {
+            stay.repeated = Some(stay.heard.len());
+        }
+        if stay.blurred.is_none() {
             stay.heard.push(Event::Presence(nick.to_owned(), status));
         }
     }

@@ -56,6 +56,8 @@ struct Inner {
     last: u64,
     /// What the own presence carries that answers the question to enter.
     asked: Vec<String>,
+    /// The `<status/>` of changes of presence, and after how many events of his stay he sent them.
+    shown: Vec<(String, usize)>,
     /// The room's server has died since he entered.
     room_died: bool,
     diary: Diary,
@@ -73,6 +75,7 @@ impl<'l> Member<'l> {
             due: Instant::now(),
             last: 0,
             asked: Vec::new(),
+            shown: Vec::new(),
             room_died: false,
             diary: Diary::default(),
             arrivals: None,
@@ -165,6 +168,8 @@ impl<'l> Member<'l> {
         let mut inner = self.inner.borrow_mut();
         let to = self.occupant(&inner);
         let status = inner.status();
+        let mark = inner.diary.mark();
+        inner.shown.push((status.clone(), mark));
         match &inner.client {
             Some(client) if inner.place == Place::Inside => {
                 client.presence(&to, &format!("<status>{status}</status>"))
@@ -335,7 +340,11 @@ impl<'l> Member<'l> {
                 let answered = inner.asked.iter().position(|asked| *asked == status);
                 // A change of presence that was sent before he was put out and came after it, or to
                 // a room that is a new one: some rooms take that for a join.
-                let strange = inner.room_died || inner.diary.open().is_none();
+                let shown = inner.shown.iter().position(|(shown, _)| own && *shown == status);
+                let mark = shown.map(|shown| inner.shown.drain(..=shown).next_back());
+                let unaware =
+                    mark.flatten().is_some_and(|(_, mark)| inner.diary.has_entered_unaware(mark));
+                let strange = unaware || inner.room_died || inner.diary.open().is_none();
                 if own && (answered.is_some() || strange) {
                     inner.room_died = false;
                     inner.asked.drain(..answered.map_or(0, |answered| answered + 1));
@@ -394,6 +403,7 @@ impl Inner {
         self.diary.end(end);
         self.place = Place::Outside;
         self.asked.clear();
+        self.shown.clear();
         self.due = Instant::now() + AGAIN;
     }
 

@@ -3,8 +3,10 @@
 //! **The law.** The room's own order is what a witness heard, a user of the primary's own server. From
 //! his own presence to the end of his stay each occupant heard that order: nothing missing, nothing
 //! twice, nothing out of place. Whoever is told that he is out, or learns it by an error, or goes away
-//! himself, has heard an unbroken part of it up to some point; whoever leaves and is answered, all up
-//! to his leave; and whoever believes to be inside, all of it. After he is told, he hears no more.
+//! himself, has heard an unbroken part of it up to some point, and so has who is let in again with list
+//! and history by a presence of his own before he learns that he was out; whoever leaves and is
+//! answered, all up to his leave; and whoever believes to be inside, all of it. After he is told, he
+//! hears no more.
 //!
 //! When the room's server is killed the witness enters a new room, with a new order. A stay belongs
 //! to the one in which its beginning was heard.
@@ -158,6 +160,7 @@ impl<'d> Orders<'d> {
             findings.stays += 1;
             match &stay.end {
                 End::Told(how) => *findings.told.entry(how.clone()).or_default() += 1,
+                End::Unaware => *findings.told.entry("unaware".to_owned()).or_default() += 1,
                 End::Refused(how) => *findings.refused.entry(how.clone()).or_default() += 1,
                 _ => {}
             }
