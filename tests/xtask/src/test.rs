@@ -113,6 +113,9 @@ enum Job {
     Smoke(&'static str),
 }
 
+/// What proptest takes its cases from.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
 /// Suites that run at the same time: a good part of their time is waiting.
 const LANES: usize = 2;
 
@@ -229,8 +232,13 @@ fn unit(packages: &[&str]) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Properties are tried with the same cases each time: new ones are for whoever can look into them.
 fn counted_tests(arguments: &[&str]) -> Result<Tally> {
-    let (succeeded, lines) = run::tee(&mut run::cargo(arguments))?;
+    let mut cargo = run::cargo(arguments);
+    if std::env::var_os(SEED).is_none() {
+        cargo.env(SEED, "1");
+    }
+    let (succeeded, lines) = run::tee(&mut cargo)?;
     Ok(Tally::read(lines.iter().map(String::as_str), succeeded))
 }
 
