@@ -169,10 +169,33 @@ return function (core)
 
 	--- Actions
 
+	-- Calls `answered` with the result, or with nothing. Not module:send_iq, which sends in the next turn
+	-- of the loop: what the room sends until then would overtake a set-up that does not know of it.
 	local function send_iq(stanza, timeout, answered)
-		local ok, promise = pcall(module.send_iq, module, stanza, nil, timeout);
-		if not ok then return answered(nil); end
-		promise:next(function (event) answered(event.stanza); end, function () answered(nil); end);
+		local kind = s_find(stanza.attr.from, "@", 1, true) and "bare" or "host";
+		local result = ("iq-result/%s/%s"):format(kind, stanza.attr.id);
+		local failure = ("iq-error/%s/%s"):format(kind, stanza.attr.id);
+		local timer, on_result, on_error;
+		local function finish(reply)
+			module:unhook(result, on_result);
+			module:unhook(failure, on_error);
+			timer:stop();
+			answered(reply);
+		end
+		function on_result(event)
+			if event.stanza.attr.from ~= stanza.attr.to then return; end
+			finish(event.stanza);
+			return true;
+		end
+		function on_error(event)
+			if event.stanza.attr.from ~= stanza.attr.to then return; end
+			finish(nil);
+			return true;
+		end
+		module:hook(result, on_result, 1);
+		module:hook(failure, on_error, 1);
+		timer = module:add_timer(timeout, function () finish(nil); end);
+		module:send(stanza);
 	end
 
 	local function guarded(what, f)
