@@ -12,6 +12,8 @@ use super::diary::{Diary, End, Event};
 
 /// How long a client waits before it tries again to connect or to enter.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Longest time for which a question may be stuck on the way.
+const STUCK: Duration = Duration::from_secs(90);
 
 /// How long a client waits for the answer when it asks to enter or to leave.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -56,6 +58,8 @@ struct Inner {
     last: u64,
     /// What the own presence carries that answers the question to enter.
     asked: Vec<String>,
+    /// The same of questions that he has given up since, and when: they may be stuck on the way.
+    stuck: Vec<(String, Instant)>,
     /// The `<status/>` of changes of presence, and after how many events of his stay he sent them.
     shown: Vec<(String, usize)>,
     /// The room's server has died since he entered.
@@ -75,6 +79,7 @@ impl<'l> Member<'l> {
             due: Instant::now(),
             last: 0,
             asked: Vec::new(),
+            stuck: Vec::new(),
             shown: Vec::new(),
             room_died: false,
             diary: Diary::default(),
@@ -351,7 +356,8 @@ impl<'l> Member<'l> {
                     inner.place = Place::Inside;
                     inner.diary.enter(nick, &status);
                     // The answers to the others come as well.
-                    if !inner.asked.is_empty() {
+                    inner.stuck.retain(|(asked, at)| *asked != status && at.elapsed() < STUCK);
+                    if !inner.asked.is_empty() || !inner.stuck.is_empty() {
                         inner.diary.blur();
                     }
                 } else if !nick.is_empty() {
@@ -402,13 +408,15 @@ impl Inner {
     fn out(&mut self, end: End) {
         self.diary.end(end);
         self.place = Place::Outside;
-        self.asked.clear();
+        let given_up = self.asked.drain(..).map(|asked| (asked, Instant::now()));
+        self.stuck.extend(given_up);
         self.shown.clear();
         self.due = Instant::now() + AGAIN;
     }
 
     fn closed(&mut self) {
         self.out(End::Closed);
+        self.stuck.clear();
     }
 
     /// A presence of his came back, or a message because he is not inside.
