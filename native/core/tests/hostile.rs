@@ -155,8 +155,9 @@ fn a_link_that_goes_on_and_acknowledges_nothing_has_an_end() {
     let (mut now, mut asked) = (world.now, 0);
     while room.status()[0].state != "plain" {
         now = now + 1000;
-        let questions = room.tick(now).list;
-        for question in &questions {
+        let actions = room.tick(now);
+        assert!(actions.wake.is_none_or(|at| at > now), "{:?} at {now:?}", actions.wake);
+        for question in &actions.list {
             let Action::Envelope { body, .. } = question else { continue };
             let Some(n) = body.attr("n").filter(|_| body.name == "resume") else { continue };
             let report = Element::<Incoming>::new("report").with("epoch", &epoch).with("ack", 0);
