@@ -36,6 +36,8 @@ pub mod jid;
 pub mod ops;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+#[cfg(feature = "readers")]
+pub mod readers;
 mod replica;
 mod room;
 mod slots;

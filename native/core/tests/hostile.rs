@@ -11,6 +11,7 @@ use sim::ROOM;
 use sim::scene::{B, linked, state, user};
 
 const JOIN: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+const LEAVE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
 const YES: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
 const END: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE | Facts::CODE_110);
 
@@ -154,8 +155,9 @@ fn a_link_that_goes_on_and_acknowledges_nothing_has_an_end() {
     let (mut now, mut asked) = (world.now, 0);
     while room.status()[0].state != "plain" {
         now = now + 1000;
-        let questions = room.tick(now).list;
-        for question in &questions {
+        let actions = room.tick(now);
+        assert!(actions.wake.is_none_or(|at| at > now), "{:?} at {now:?}", actions.wake);
+        for question in &actions.list {
             let Action::Envelope { body, .. } = question else { continue };
             let Some(n) = body.attr("n").filter(|_| body.name == "resume") else { continue };
             let report = Element::<Incoming>::new("report").with("epoch", &epoch).with("ack", 0);
@@ -206,6 +208,23 @@ fn a_session_is_in_doubt_once_however_often_a_room_takes_it_in_and_leaves_it_out
         in_and_out(n);
     }
     assert!(in_and_out(100) < before + 100);
+}
+
+#[test]
+fn whoever_leaves_again_and_again_makes_no_other_leave_forgotten() {
+    let mut replica = replica();
+    let nick = |n: usize| format!("{ROOM}/n{n}");
+    replica.outgoing(Millis(1), &user(0), &nick(0), LEAVE);
+    replica.incoming(Millis(1), &user(0), &nick(0), END);
+    replica.outgoing(Millis(1), &user(1), &nick(1), JOIN);
+    for _ in 0..100_000 {
+        replica.outgoing(Millis(2), &user(1), &nick(1), LEAVE);
+    }
+    // That was the end of something older: the room has not got the leave.
+    replica.incoming(Millis(3), &user(0), &nick(0), YES);
+    let actions = replica.tick(Millis(60_000)).list;
+    let departs = |a: &Action| matches!(a, Action::Depart { session, .. } if **session == user(0));
+    assert!(actions.iter().any(departs), "{actions:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod debian;
 mod demo;
+mod fuzz;
 mod lint;
 mod paths;
 mod run;
@@ -45,6 +46,8 @@ enum Task {
     Cuts(demo::Arguments),
     /// Lets links and servers fail at random for a long time
     Soak(demo::Arguments),
+    /// Feeds the protocol core with what a hostile peer may send
+    Fuzz(fuzz::Arguments),
     /// Checks formatting and runs the linters
     Lint,
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => demo::run("bench", &arguments),
         Task::Cuts(arguments) => demo::run("cuts", &arguments),
         Task::Soak(arguments) => demo::run("soak", &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Lint => Ok(lint::run().report("lint")),
     };
     match outcome {

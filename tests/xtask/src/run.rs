@@ -77,6 +77,19 @@ fn show(from: impl Read, print: impl Fn(&str)) -> Vec<String> {
     lines
 }
 
+/// Runs a command and gives back, without showing it, what it says on its standard error, with whether
+/// it succeeded.
+pub fn quietly(command: &mut Command) -> Result<(bool, Vec<String>)> {
+    let done = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let text = String::from_utf8_lossy(&done.stderr);
+    Ok((done.status.success(), text.lines().map(str::to_owned).collect()))
+}
+
 /// Whether a program is installed.
 pub fn exists(program: impl AsRef<OsStr>) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

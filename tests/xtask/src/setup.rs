@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "the loopback interface of the private network"),
     ("util-linux", "unshare and nsenter, the private network itself"),
     ("gcc", "the linker, and the C in the TLS library of the tests"),
+    ("g++", "libFuzzer, which is C++"),
     ("libc6-dev", "what the linker links"),
     ("mmdebstrap", "other Debian releases with other versions of the servers"),
 ];

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::debian::{self, Places, Releases};
 use crate::tally::Tally;
-use crate::{lint, run, setup, shells, stage, suites};
+use crate::{fuzz, lint, run, setup, shells, stage, suites};
 
 /// Which tests.
 #[derive(Args)]
@@ -57,6 +57,7 @@ impl Random {
 const OWN: &[(&str, &str)] = &[
     ("lint", "formatting and linters"),
     ("core", "the protocol, without servers"),
+    ("fuzz", "what a hostile peer may send: the kept inputs, and new ones for some seconds"),
     ("kit", "the laboratory itself, with plain servers"),
     ("shells", "the Erlang and Lua modules without servers"),
 ];
@@ -212,6 +213,7 @@ fn own(name: &str) -> Result<Tally> {
             )?;
             tally
         }
+        "fuzz" => fuzz::suite()?,
         "shells" => shells::run(&stage::run()?),
         _ => kit(&Places::host()?)?,
     };

@@ -1,6 +1,6 @@
 //! Leaves that a room may not have got.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::silence::{AGAIN, ANSWER};
@@ -188,36 +188,43 @@ impl OfRoom {
 #[derive(Debug, Default)]
 struct Settled {
     of_session: HashMap<Arc<str>, HashMap<Arc<str>, Leave>>,
-    order: VecDeque<(Millis, Arc<str>, Arc<str>)>,
+    /// Rooms and sessions, each pair once: whoever leaves a room again and again takes no place of
+    /// anybody else's.
+    order: BTreeMap<Order, (Arc<str>, Arc<str>)>,
+    puts: u64,
 }
 
-/// When, and the nick.
-type Leave = (Millis, String);
+/// When, and which of that time.
+type Order = (Millis, u64);
+/// Its place, and the nick.
+type Leave = (Order, String);
 
 impl Settled {
     fn put(&mut self, now: Millis, room: &str, session: &str, nick: String) {
+        self.remove(room, session);
         if self.order.len() >= MOST {
             self.drop_oldest();
         }
-        let (room, session): (Arc<str>, Arc<str>) = (room.into(), session.into());
-        self.order.push_back((now, room.clone(), session.clone()));
-        self.of_session.entry(session).or_default().insert(room, (now, nick));
+        self.puts += 1;
+        let (at, room, session): (_, Arc<str>, Arc<str>) =
+            ((now, self.puts), room.into(), session.into());
+        self.order.insert(at, (room.clone(), session.clone()));
+        self.of_session.entry(session).or_default().insert(room, (at, nick));
     }
 
     /// The nick, if there is one.
     fn remove(&mut self, room: &str, session: &str) -> Option<String> {
         let rooms = self.of_session.get_mut(session)?;
-        let (_, nick) = rooms.remove(room)?;
+        let (at, nick) = rooms.remove(room)?;
         if rooms.is_empty() {
             self.of_session.remove(session);
         }
+        self.order.remove(&at);
         Some(nick)
     }
 
     fn drop_oldest(&mut self) {
-        let Some((at, room, session)) = self.order.pop_front() else { return };
-        let kept = self.of_session.get(&session).and_then(|rooms| rooms.get(&room));
-        if kept.is_some_and(|(since, _)| *since == at) {
+        if let Some((room, session)) = self.order.first_key_value().map(|(_, of)| of.clone()) {
             self.remove(&room, &session);
         }
     }
@@ -229,6 +236,6 @@ impl Settled {
     }
 
     fn next(&self) -> Option<Millis> {
-        self.order.front().map(|(at, ..)| *at + IN_MIND)
+        self.order.first_key_value().map(|((at, _), _)| *at + IN_MIND)
     }
 }

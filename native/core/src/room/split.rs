@@ -30,7 +30,8 @@ impl Room {
         let until = now + self.shared.config.hold_time;
         if let Some(until) = self.domains[number].split(&self.jid, now, until, reason) {
             self.shared.counters.add(Counter::LinksSplit, 1);
-            self.alarm.by(until);
+            // It may have been waited for long enough before: the next tick is its end.
+            self.alarm.by(until.max(now + 1));
             if now < until {
                 self.ask(now, number, out);
             }
