@@ -1,5 +1,7 @@
 //! A primary that carries what it has no business to.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use dmuc_testkit::{Received, xml};
 
@@ -299,7 +301,16 @@ pub async fn after_leaving(scene: &Scene) -> Result<()> {
     evil.carry(&den, &envelope("e1", 3, &only("outside again"))).await?;
     let again = format!("<leave i='0'/><enter i='1' jid='{member}'/>{}", only("in anew"));
     evil.carry(&den, &envelope("e1", 4, &again.replace("i='0'>", "i='1'>"))).await?;
+    evil.peer().transcript().clear();
     let answer = evil.set_up(&den, "e2", &[member]).await?;
     ensure!(is_nothing(&answer), "{}", answer.xml());
+    // A room that still names him has not got his leave, for all that is known. Its answer is plain.
+    let again = |r: &Received| r.is("presence", "unavailable", member);
+    evil.peer().wait_for(again, SOON).await?;
+    scene.member.quiet(Duration::from_millis(500)).await;
+    for got in scene.member.received() {
+        ensure!(got.is("presence", "unavailable", &format!("{den}/m")), "{}", got.xml());
+    }
+    scene.clear().await;
     scene.heard(&[]).await
 }

@@ -63,7 +63,9 @@ pub async fn play(scene: &Scene) -> Result<()> {
     ];
     offers.extend(malformed.map(|offer| (offer, "malformed")));
     for (offer, wanted) in &offers {
-        let answer = evil.offer(&den, "b.test", offer).await?;
+        // In the den they would tell the member that he is out.
+        let room = if *wanted == "no-consent" { &evil.room("lobby") } else { &den };
+        let answer = evil.offer(room, "b.test", offer).await?;
         let got =
             if is_nothing(&answer) { Some("no-consent".to_owned()) } else { condition(&answer) };
         let offer: String = offer.chars().take(300).collect();
