@@ -51,10 +51,11 @@ impl Record {
         self.stays.iter().all(|stay| stay.left)
     }
 
-    /// Whether the session takes itself for an occupant: the room has let it in, and not out, and it
-    /// has not left.
+    /// Whether the session is known to take itself for an occupant: the room has let it in, and not
+    /// out, and it has not left. Of a record from elsewhere that is known only when the room has
+    /// spoken to the session again: both may have said something while nobody looked.
     pub fn is_inside(&self) -> bool {
-        self.stays.back().is_some_and(|stay| stay.joined && !stay.left)
+        self.welcomes > 0 && self.stays.back().is_some_and(|stay| stay.joined && !stay.left)
     }
 
     /// The session has sent a presence to the room.
@@ -392,6 +393,20 @@ mod tests {
         assert!(c.get(ROOM, S).is_some(), "the room has not answered yet");
         assert_eq!(c.incoming(S, NICK, END), Change::Closed);
         assert!(c.get(ROOM, S).is_none());
+    }
+
+    #[test]
+    fn a_record_from_elsewhere_does_not_say_who_is_inside() {
+        let mut c = Consents::default();
+        out(&mut c, JOIN);
+        c.incoming(S, NICK, YES);
+        assert_eq!(c.inside(ROOM).count(), 1);
+        let packed = c.export(ROOM, S).expect("a record");
+        let mut c = Consents::default();
+        assert!(c.import(Millis(0), ROOM, S, &packed));
+        assert_eq!(c.inside(ROOM).count(), 0);
+        c.incoming(S, NICK, YES);
+        assert_eq!(c.inside(ROOM).count(), 1);
     }
 
     #[test]
