@@ -170,6 +170,35 @@ fn a_link_that_goes_on_and_acknowledges_nothing_has_an_end() {
     assert!(asked > 3, "{asked}");
 }
 
+#[test]
+fn a_link_that_acknowledges_less_than_it_asks_for_has_an_end_though_nobody_speaks() {
+    let mut world = linked(3, &[("max_unacked_bytes", 65_536)]);
+    let room = world.primary.as_mut().expect("loaded");
+    let epoch = room.status()[0].epoch.clone().expect("epoch");
+    let (mut now, mut seq, mut question) = (world.now, 1, None);
+    for _ in 0..2000 {
+        now = now + 1000;
+        let mut actions = room.tick(now).list;
+        let report = Element::<Incoming>::new("report").with("epoch", &epoch).with("ack", seq / 2);
+        let mut report = report.with_some("resume", question.take());
+        report.children.push(Element::new("ask"));
+        actions.extend(room.report(now, B, &report).list);
+        for action in actions {
+            let Action::Envelope { body, .. } = action else { continue };
+            match body.name.as_str() {
+                "resume" => question = body.attr("n").map(str::to_owned),
+                _ => seq = body.attr("seq").and_then(|seq| seq.parse().ok()).unwrap_or(seq),
+            }
+        }
+        let status = &room.status()[0];
+        if status.state == "plain" {
+            return;
+        }
+        assert!(status.unacked < 150, "{} of {seq}", status.unacked);
+    }
+    panic!("it goes on: {:?}", room.status());
+}
+
 /// How much there is to tell of a replica: nothing else shows what it keeps.
 fn told(replica: &Replica) -> usize {
     format!("{replica:?}").len()

@@ -62,7 +62,7 @@ pub fn config() -> Config {
         max_consents_per_session: 3,
         max_consents: 14,
         max_unacked_copies: 60,
-        max_unacked_bytes: 60_000,
+        max_unacked_bytes: 30_000,
         max_envelope_bytes: 8192,
         retry_min: 1000,
         ..Config::default()

@@ -74,6 +74,8 @@ impl Room {
         if let State::Linked(link) = &mut domain.state {
             out.extend(Composer::new(link, &domain.name, &self.shared, now).probe());
             self.watch(number);
+            // In a room where nobody speaks, probes are all that may wait.
+            self.check_buffer(now, number, out);
         }
     }
 

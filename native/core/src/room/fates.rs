@@ -333,7 +333,7 @@ impl Room {
         }
     }
 
-    /// Splits links whose buffers are full.
+    /// Gives up links whose buffers are full.
     pub(super) fn check_buffers(
         &mut self,
         now: Millis,
@@ -345,17 +345,22 @@ impl Room {
             .filter_map(|(to, _)| self.by_name.get(jid::domain(to)).copied())
             .collect();
         for number in touched {
-            let domain = &mut self.domains[number];
-            let full = match &domain.state {
-                State::Linked(link) => is_full(&self.shared, link.copies, link.bytes.bytes()),
-                State::Held(hold) => hold.is_full(&self.shared),
-                _ => false,
-            };
-            if full {
-                self.shared.counters.add(Counter::BufferFull, 1);
-                domain.split(&self.jid, now, now, "the buffer of the link is full");
-                self.give_up(now, number, out);
-            }
+            self.check_buffer(now, number, out);
+        }
+    }
+
+    /// The same for one.
+    pub(super) fn check_buffer(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        let domain = &mut self.domains[number];
+        let full = match &domain.state {
+            State::Linked(link) => is_full(&self.shared, link.copies, link.bytes.bytes()),
+            State::Held(hold) => hold.is_full(&self.shared),
+            _ => false,
+        };
+        if full {
+            self.shared.counters.add(Counter::BufferFull, 1);
+            domain.split(&self.jid, now, now, "the buffer of the link is full");
+            self.give_up(now, number, out);
         }
     }
 
