@@ -64,6 +64,7 @@ fn suites(random: &random::Arguments) -> Vec<Suite> {
         reload::suite(),
         ghosts::suite(),
         faults::suite(),
+        faults::cluster::suite(),
         hostile::suite(),
         native::suite(),
         bench::suite(),

@@ -4,6 +4,7 @@
 //! and [`oracle`] says whether that is right.
 
 mod cases;
+pub mod cluster;
 pub mod cuts;
 mod diary;
 mod list;
