@@ -4,13 +4,12 @@
 //! and [`oracle`] says whether that is right.
 
 mod cases;
-pub mod cluster;
 pub mod cuts;
 mod diary;
-mod list;
+pub mod list;
 mod member;
-mod oracle;
+pub mod oracle;
 pub mod soak;
-mod town;
+pub mod town;
 
 pub use self::cases::suite;

@@ -369,6 +369,19 @@ impl<'l> Town<'l> {
         Ok(self.judge(&last, &list))
     }
 
+    /// Whom the room takes for an occupant although he is not.
+    pub async fn ghosts(&self) -> Result<Vec<String>> {
+        let list = list::occupants(self.members[0].server(), &self.room).await?;
+        let believers: Vec<_> = self.believers().collect();
+        Ok(list.into_iter().filter(|jid| !believers.contains(jid)).collect())
+    }
+
+    /// Every session that a user of this domain has had.
+    pub fn sessions(&self, domain: &str) -> impl Iterator<Item = String> {
+        let of = move |member: &&Member<'_>| member.server().domain() == domain;
+        self.members.iter().filter(of).flat_map(Member::sessions)
+    }
+
     fn believers(&self) -> impl Iterator<Item = String> {
         self.members.iter().filter(|member| member.is_inside()).filter_map(Member::jid)
     }

@@ -268,7 +268,11 @@ impl Shared {
         let near = &self.end(direction).nodes;
         let mut far: Vec<_> = self.end(direction.reverse()).nodes.iter().collect();
         let aims = self.aims.lock().unwrap_or_else(PoisonError::into_inner);
-        let opener = near.iter().find(|(_, address)| *address == opener);
+        // Only ejabberd says from which address it connects, and only that may have several nodes.
+        let opener = match &near[..] {
+            [only] => Some(only),
+            _ => near.iter().find(|(_, address)| *address == opener),
+        };
         if let Some(aim) = opener.and_then(|(name, _)| aims.get(name)) {
             far.sort_by_key(|(name, _)| name != aim);
         }
