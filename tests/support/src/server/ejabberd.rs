@@ -36,6 +36,8 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         "outgoing_s2s_ipv4_address": site.address.to_string(),
         "auth_method": "internal",
         "auth_password_format": "plain",
+        // A node that is to join a cluster has no accounts yet, and would remember that afterwards.
+        "auth_cache_missed": false,
         "listen": [
             {
                 "port": 5222, "ip": site.address.to_string(), "module": "ejabberd_c2s",
