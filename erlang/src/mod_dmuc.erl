@@ -83,6 +83,7 @@ hooks(Host) ->
      {s2s_send_packet, Host, mod_dmuc_replica, s2s_send_packet, 90},
      {sm_remove_connection_hook, Host, mod_dmuc_replica, sm_remove_connection_hook, 90},
      {s2s_out_closed, Host, mod_dmuc_primary, s2s_out_closed, 110},
+     {s2s_out_handle_info, Host, mod_dmuc_primary, s2s_out_handle_info, 50},
      {disco_local_features, Host, mod_dmuc_replica, disco_local_features, 90}].
 
 %% Of the node; kept until the last virtual host has gone.

@@ -15,6 +15,7 @@
          room_occupants_asked/1, room_occupants/3,
          room_tick/2, room_close/2, room_status/1]).
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
+         replica_session_lost/4,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
          replica_setup/4, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
          replica_announce/2, replica_close/2, replica_status/1]).
@@ -220,6 +221,10 @@ replica_incoming(_Replica, _Now, _Session, _From, _Facts) -> ?NIF.
 
 -spec replica_session_closed(native(), millis(), jid()) -> [Room :: binary()].
 replica_session_closed(_Replica, _Now, _Session) -> ?NIF.
+
+%% Tells the room of a session that ended with its node.
+-spec replica_session_lost(native(), millis(), jid(), jid()) -> actions().
+replica_session_lost(_Replica, _Now, _Room, _Session) -> ?NIF.
 
 -spec replica_consent(native(), jid(), jid()) -> binary() | undefined.
 replica_consent(_Replica, _Room, _Session) -> ?NIF.

@@ -8,7 +8,7 @@
 
 %% Hooks
 -export([filter_packet/1, multicast_route/1, muc_process_iq/2, leave_room/4,
-         room_destroyed/3, room_destroyed/4, s2s_out_closed/2]).
+         room_destroyed/3, room_destroyed/4, s2s_out_closed/2, s2s_out_handle_info/2]).
 %% For the other modules of mod_dmuc
 -export([find/1, register/1, unregister/1, tell/2, report/3, bounced/4, support_answer/3,
          ended/3]).
@@ -580,9 +580,9 @@ wake(At, #room{timer = Old, jid = Jid, primary = #primary{server = Server}} = Ro
 
 -spec action(mod_dmuc_nif:action(), tuple(), #room{}) -> [message_in()].
 action({envelope, Domain, Id, #xmlel{name = Name} = El}, _Stanzas,
-       #room{jid = Jid, primary = #primary{server = Server}}) ->
-    Name == <<"resume">> andalso ets:insert(Server, {{split, Domain}, mod_dmuc:now()}),
+       #room{jid = #jid{lserver = MucHost} = Jid}) ->
     ejabberd_router:route(mod_dmuc_xml:message(Jid, jid:make(Domain), Id, El)),
+    Name == <<"resume">> andalso note_split(MucHost, Domain),
     [];
 action({plain, Ref, To}, Stanzas, _Room) ->
     Stanza = case Ref of
@@ -636,26 +636,36 @@ ask_support(#primary{host = MucHost, support = Support} = Primary, Room, Domain)
 
 %% After an attempt to connect has failed, ejabberd sends everything for that domain back for up to
 %% s2s_max_retry_delay, five minutes, without trying again. A link that waits to be resumed is worth
-%% an attempt more often. Its own handler of the hook has come before.
+%% an attempt more often, whether its question came before that or after. The process of the stream
+%% may be another node's.
+-spec note_split(binary(), binary()) -> ok.
+note_split(MucHost, Domain) ->
+    lists:foreach(fun(Pid) -> Pid ! {?MODULE, split} end,
+                  ejabberd_s2s:get_connections_pids({MucHost, Domain})).
+
+-spec s2s_out_handle_info(map(), term()) -> map() | {stop, map()}.
+s2s_out_handle_info(State, {?MODULE, split}) ->
+    {stop, retry_sooner(State#{dmuc_asked => mod_dmuc:now()})};
+s2s_out_handle_info(State, _Info) ->
+    State.
+
+%% ejabberd's own handler of the hook has come before.
 -spec s2s_out_closed(map(), term()) -> map().
-s2s_out_closed(#{server := MucHost, remote_server := Domain, on_route := bounce} = State,
-               _Reason) ->
-    case find(MucHost) of
-        #primary{server = Server} ->
-            Now = mod_dmuc:now(),
-            MaxDelay = ejabberd_option:s2s_max_retry_delay(),
-            try ets:lookup(Server, {split, Domain}) of
-                [{_, Asked}] when Now - Asked < ?ASKED_LATELY ->
-                    xmpp_stream_out:set_timeout(State, min(?RETRY_AFTER, MaxDelay));
-                _ ->
-                    State
-            catch _:badarg ->
-                    State
-            end;
-        undefined ->
+s2s_out_closed(State, _Reason) ->
+    retry_sooner(State).
+
+%% Once: every time it would begin to wait anew.
+-spec retry_sooner(map()) -> map().
+retry_sooner(#{on_route := bounce, dmuc_asked := Asked} = State)
+  when not is_map_key(dmuc_retry, State) ->
+    case mod_dmuc:now() - Asked < ?ASKED_LATELY of
+        true ->
+            Delay = min(?RETRY_AFTER, ejabberd_option:s2s_max_retry_delay()),
+            xmpp_stream_out:set_timeout(State#{dmuc_retry => true}, Delay);
+        false ->
             State
     end;
-s2s_out_closed(State, _Reason) ->
+retry_sooner(State) ->
     State.
 
 %% As plain MUC sends it, past our own capture.

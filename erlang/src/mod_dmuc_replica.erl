@@ -9,7 +9,7 @@
          disco_local_features/5]).
 %% For the server process
 -export([find/1, register/1, unregister/1, setup/2, envelope/4, returned/2, perform/2,
-         session_gone/2, take_leave/1]).
+         session_gone/2, node_down/2, take_leave/1]).
 
 -compile({no_auto_import, [register/2, unregister/1]}).
 
@@ -498,6 +498,17 @@ session_gone(#replica{handle = Handle} = Replica, {U, S, R} = Session) ->
         _ ->
             ok
     end.
+
+%% Sessions that were there are over, and their rooms do not know yet.
+-spec node_down(#replica{}, node()) -> ok.
+node_down(#replica{handle = Handle} = Replica, Node) ->
+    lists:foreach(
+      fun({Room, Session} = Key) ->
+              %% It may have come back on this node meanwhile.
+              mod_dmuc_store:is_of(Node, Key) andalso
+                  perform(Replica, mod_dmuc_nif:replica_session_lost(Handle, mod_dmuc:now(), Room,
+                                                                     Session))
+      end, mod_dmuc_store:node_down(Replica, Node)).
 
 %% The server process makes a new handle from the tables.
 -spec broken(stanza(), {atom(), term(), list()}) -> ok.

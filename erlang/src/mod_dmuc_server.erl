@@ -174,7 +174,7 @@ handle_info({mnesia_table_event, Event}, #state{replica = #replica{} = Replica} 
     safely(fun() -> mod_dmuc_store:consent_event(Replica, Event) end, State);
 handle_info({mnesia_system_event, {mnesia_down, Node}},
             #state{replica = #replica{} = Replica} = State) ->
-    safely(fun() -> mod_dmuc_store:node_down(Replica, Node) end, State);
+    safely(fun() -> mod_dmuc_replica:node_down(Replica, Node) end, State);
 handle_info({'DOWN', _Ref, process, Pid, _Reason}, #state{rooms = Rooms} = State) ->
     case maps:take(Pid, Rooms) of
         {{_, #jid{lserver = MucHost} = Jid, Handle}, Rest} ->

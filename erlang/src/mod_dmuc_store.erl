@@ -7,7 +7,7 @@
 
 -export([init/0, clustered/0]).
 -export([consent_changed/4, import_consents/2, refresh_consent/4, import_unknown/3,
-         consent_event/2, node_down/2]).
+         consent_event/2, node_down/2, is_of/2]).
 -export([put_support/4, get_support/2, forget_support/2]).
 -export([claim/2, owner/2, disown/2, release/2]).
 
@@ -61,7 +61,9 @@ write_consent(#replica{host = Host} = Replica, Room, Session, Who, Record) ->
     Key = {Room, Session},
     case Record of
         undefined ->
-            sync(fun() -> mnesia:delete({dmuc_consent, Key}) end);
+            sync(fun() -> sign(mnesia:dirty_read(dmuc_consent, Key)),
+                          mnesia:delete({dmuc_consent, Key})
+                 end);
         _ ->
             Node = case {Who, mnesia:dirty_read(dmuc_consent, Key)} of
                        {other, [#dmuc_consent{node = Old}]} -> Old;
@@ -75,6 +77,13 @@ write_consent(#replica{host = Host} = Replica, Room, Session, Who, Record) ->
         Record -> ok;
         Newer -> write_consent(Replica, Room, Session, Who, Newer)
     end.
+
+%% The other nodes see who deletes a record by who wrote it last.
+-spec sign([#dmuc_consent{}]) -> ok.
+sign([#dmuc_consent{writer = Writer} = Record]) when Writer /= node() ->
+    mnesia:write(Record#dmuc_consent{writer = node()});
+sign(_) ->
+    ok.
 
 -spec native(#replica{}, binary(), binary()) -> binary() | undefined.
 native(#replica{handle = Handle}, Room, Session) ->
@@ -136,18 +145,33 @@ consent_event(#replica{host = Host} = Replica, {delete, dmuc_consent, _, Old, _}
 consent_event(_Replica, _Event) ->
     ok.
 
-%% A node has gone, and with it its sessions and its links.
--spec node_down(#replica{}, node()) -> ok.
+%% A node has gone, and with it its links and its sessions. Gives those sessions whose rooms this
+%% node is to tell: one node for each room, that of the link if there is one.
+-spec node_down(#replica{}, node()) -> [{Room :: binary(), Session :: binary()}].
 node_down(#replica{host = Host} = Replica, Node) ->
+    Links = mnesia:dirty_match_object(dmuc_owner, #dmuc_owner{node = Node, _ = '_'}),
+    lists:foreach(fun mnesia:dirty_delete_object/1, Links),
+    First = lists:min(lists:delete(Node, mnesia:system_info(running_db_nodes))),
+    Teller = fun(Room) ->
+                     case mnesia:dirty_read(dmuc_owner, {Host, Room}) of
+                         [#dmuc_owner{node = Owner}] -> Owner;
+                         [] -> First
+                     end
+             end,
     Gone = mnesia:dirty_match_object(dmuc_consent,
                                      #dmuc_consent{host = Host, node = Node, _ = '_'}),
-    lists:foreach(
-      fun(#dmuc_consent{key = {Room, Session} = Key}) ->
-              mnesia:dirty_delete(dmuc_consent, Key),
-              import(Replica, mod_dmuc:now(), Room, Session, undefined)
-      end, Gone),
-    Links = mnesia:dirty_match_object(dmuc_owner, #dmuc_owner{node = Node, _ = '_'}),
-    lists:foreach(fun mnesia:dirty_delete_object/1, Links).
+    Mine = [Key || #dmuc_consent{key = {Room, _} = Key} <- Gone, Teller(Room) == node()],
+    [import(Replica, mod_dmuc:now(), Room, Session, stored(Room, Session))
+     || {Room, Session} <- Mine],
+    Mine.
+
+%% Whether nobody has written it since its session's node was lost.
+-spec is_of(node(), {binary(), binary()}) -> boolean().
+is_of(Node, Key) ->
+    case mnesia:dirty_read(dmuc_consent, Key) of
+        [#dmuc_consent{node = Node}] -> true;
+        _ -> false
+    end.
 
 %%%===================================================================
 %%% Support

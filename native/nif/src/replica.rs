@@ -55,6 +55,19 @@ fn replica_session_closed(replica: Handle, now: u64, session: Term) -> NifResult
     Ok(rooms.iter().map(|room| room.to_string()).collect())
 }
 
+/// What is to be done about the end of a session whose node was lost.
+#[rustler::nif]
+fn replica_session_lost<'a>(
+    env: Env<'a>,
+    replica: Handle,
+    now: u64,
+    room: Term<'a>,
+    session: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let (room, session) = (jid(room)?, jid(session)?);
+    Ok(actions(env, &replica.0.lock().session_lost(Millis(now), &room, &session)))
+}
+
 /// The opaque record, or `undefined`.
 #[rustler::nif]
 fn replica_consent<'a>(

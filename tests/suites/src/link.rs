@@ -65,12 +65,18 @@ async fn play(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-async fn quiet(clients: &[&Client]) {
+/// Waits until nothing comes any more.
+pub async fn quiet(clients: &[&Client]) {
     join_all_futures(clients.iter().map(|client| client.quiet(Duration::from_millis(300)))).await;
 }
 
 /// Twenty messages from different senders: twenty casts, and everybody has them in one order.
-async fn messages(lab: &Lab, room: &str, everybody: &[&Client], remote: &[Client]) -> Result<()> {
+pub async fn messages(
+    lab: &Lab,
+    room: &str,
+    everybody: &[&Client],
+    remote: &[Client],
+) -> Result<()> {
     let (wire, other) = (lab.wire("a", "b"), lab.wire("a", "c"));
     wire.reset();
     other.reset();
@@ -104,7 +110,7 @@ async fn messages(lab: &Lab, room: &str, everybody: &[&Client], remote: &[Client
 }
 
 /// A change of presence: one stanza, one cast for each class.
-async fn presence(lab: &Lab, room: &str, remote: &[Client]) -> Result<()> {
+pub async fn presence(lab: &Lab, room: &str, remote: &[Client]) -> Result<()> {
     let wire = lab.wire("a", "b");
     wire.reset();
     for client in remote {

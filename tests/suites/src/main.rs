@@ -5,6 +5,7 @@
 //! staged module nor a network.
 
 mod bench;
+mod cluster;
 mod demo;
 mod faults;
 mod ghosts;
@@ -64,6 +65,7 @@ fn suites(random: &random::Arguments) -> Vec<Suite> {
         reload::suite(),
         ghosts::suite(),
         faults::suite(),
+        cluster::suite(),
         hostile::suite(),
         native::suite(),
         bench::suite(),

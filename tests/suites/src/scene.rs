@@ -103,6 +103,22 @@ pub async fn until(what: &str, limit: Duration, done: impl Fn() -> bool) -> Resu
     Ok(())
 }
 
+/// The same, with something that has to be asked for.
+pub async fn until_async(
+    what: &str,
+    limit: Duration,
+    done: impl AsyncFn() -> Result<bool>,
+) -> Result<()> {
+    let begin = Instant::now();
+    while !done().await? {
+        if begin.elapsed() > limit {
+            bail!("waited {limit:?} in vain: {what}");
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
 /// Waits until the replica has said yes to `count` set-ups of a room, counted from the wire's last
 /// reset.
 pub async fn linked(wire: &Wire, room: &str, count: usize) -> Result<()> {

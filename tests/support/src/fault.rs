@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::wire::Loss;
@@ -28,6 +28,8 @@ pub enum Fault {
     Frozen(String),
     /// A server's process is killed (SIGKILL), and started again at the end.
     Killed(String),
+    /// A node leaves its cluster, which ends it, and joins again at the end, without what it knew.
+    Left(String),
     /// A server's dmuc is unloaded, and loaded again at the end.
     Unloaded(String),
 }
@@ -50,6 +52,7 @@ impl Fault {
             }
             Self::Frozen(server) => lab.server(server).freeze().await,
             Self::Killed(server) => lab.server(server).kill().await,
+            Self::Left(server) => lab.server(server).leave().await,
             Self::Unloaded(server) => lab.server(server).unload_dmuc().await,
         }
     }
@@ -68,6 +71,13 @@ impl Fault {
             Self::Refused(a, b) => lab.wire(a, b).heal().await,
             Self::Frozen(server) => lab.server(server).thaw().await,
             Self::Killed(server) => lab.server(server).start().await,
+            Self::Left(server) => {
+                let server = lab.server(server);
+                let others = lab.servers().filter(|other| server.is_beside(other));
+                let other = others.into_iter().next().context("no other node")?;
+                server.start().await?;
+                server.join(other).await
+            }
             Self::Unloaded(server) => lab.server(server).load_dmuc().await,
         }
     }
@@ -84,6 +94,7 @@ impl fmt::Display for Fault {
             Self::Refused(a, b) => write!(f, "{a}-{b} refused"),
             Self::Frozen(server) => write!(f, "{server} frozen"),
             Self::Killed(server) => write!(f, "{server} killed"),
+            Self::Left(server) => write!(f, "{server} out of its cluster"),
             Self::Unloaded(server) => write!(f, "{server} without dmuc"),
         }
     }

@@ -14,7 +14,7 @@ use crate::namespace;
 use crate::peer::Peer;
 use crate::rundir::RunDir;
 use crate::server::site::Site;
-use crate::server::{Server, ServerSpec};
+use crate::server::{Kind, Server, ServerSpec};
 use crate::tls::Tls;
 use crate::wire::{End, Wire};
 
@@ -47,7 +47,8 @@ impl LabBuilder {
         self
     }
 
-    /// A wire between two servers, by name. Servers without one reach each other directly.
+    /// A wire between two servers, by name; between clusters, by the names of their first nodes.
+    /// Servers without one reach each other directly.
     pub fn wire(mut self, a: &str, b: &str) -> Self {
         self.wires.push((a.to_owned(), b.to_owned()));
         self
@@ -55,7 +56,8 @@ impl LabBuilder {
 
     /// A wire between every two servers.
     pub fn wires(mut self) -> Self {
-        let names: Vec<String> = self.servers.iter().map(|spec| spec.name.clone()).collect();
+        let single = self.servers.iter().filter(|spec| spec.cluster.is_none());
+        let names: Vec<String> = single.map(|spec| spec.name.clone()).collect();
         for (i, a) in names.iter().enumerate() {
             self.wires.extend(names[i + 1..].iter().map(|b| (a.clone(), b.clone())));
         }
@@ -100,10 +102,13 @@ impl LabBuilder {
             };
             wired.extend([(*a, *b), (*b, *a)]);
         }
-        // What `viewer` believes about all names; the wire takes the place of the others.
+        let further: BTreeSet<String> =
+            self.servers.iter().filter(|s| s.cluster.is_some()).map(|s| s.name.clone()).collect();
+        // What `viewer` believes about all names; the wire takes the place of the others. The nodes
+        // of a cluster believe the same.
         let names_for = |viewer: u8| -> BTreeMap<String, Ipv4Addr> {
             let mut view = BTreeMap::new();
-            for (name, &i) in &index {
+            for (name, &i) in index.iter().filter(|(name, _)| !further.contains(*name)) {
                 let address = match wired.contains(&(viewer, i)) {
                     true => network.wire(viewer, i),
                     false => network.server(i),
@@ -113,21 +118,37 @@ impl LabBuilder {
             view
         };
 
+        let mut clusters: BTreeMap<String, Vec<(String, Ipv4Addr)>> = BTreeMap::new();
+        let mut joins = Vec::new();
+        for spec in &self.servers {
+            let nodes = clusters.entry(spec.first_node().to_owned()).or_default();
+            nodes.push((spec.name.clone(), network.server(index[&spec.name])));
+            if let Some(first) = &spec.cluster {
+                let known = self.servers.iter().any(|s| s.name == *first && s.cluster.is_none());
+                if !known || spec.kind != Kind::Ejabberd {
+                    bail!("{} cannot join {first}", spec.name);
+                }
+                joins.push((spec.name.clone(), first.clone()));
+            }
+        }
+
         let mut tls = BTreeMap::new();
         let mut views = Vec::new();
         let mut servers = BTreeMap::new();
         for spec in self.servers {
             let i = index[&spec.name];
             let dir = run.make(&spec.name)?;
-            let identity = ca.issue(&domains(&spec.name))?;
+            let first = spec.first_node().to_owned();
+            let identity = ca.issue(&domains(&first))?;
             identity.write(&dir)?;
             std::fs::write(dir.join("ca.pem"), ca.pem())?;
-            views.push(View::start(&dir, network.resolver(i), &names_for(i))?);
+            views.push(View::start(&dir, network.resolver(i), &names_for(index[&first]))?);
             tls.insert(spec.name.clone(), Tls::new(&ca, &identity)?);
             let release = Release::of(&spec);
             let site = Site {
                 address: network.server(i),
                 label: format!("dmuc_{}_{number}", spec.name),
+                cluster: format!("dmuc_{first}_{number}"),
                 dir,
                 short: run.short().to_owned(),
                 sysroot: spec.sysroot.clone().or(release.root),
@@ -140,7 +161,7 @@ impl LabBuilder {
             let (i, j) = (index[a], index[b]);
             let end = |name: &str, own: u8, other: u8| End {
                 name: name.to_owned(),
-                server: network.server(own),
+                nodes: clusters[name].clone(),
                 listen: network.wire(own, other),
                 tls: tls[name].clone(),
             };
@@ -154,6 +175,9 @@ impl LabBuilder {
             peers.insert(name.clone(), peer);
         }
         try_join_all(servers.values().map(Server::start)).await?;
+        for (node, first) in &joins {
+            servers[node].join(&servers[first]).await?;
+        }
         Ok((servers, peers, wires, views))
     }
 }
@@ -254,7 +278,7 @@ impl Release {
     /// Server `b` is the replica. All others are as the primary, and so is what brings a build of
     /// its own, which was made from the primary's.
     fn of(spec: &ServerSpec) -> Self {
-        let replica = spec.name == "b" && spec.stage.is_none();
+        let replica = spec.first_node() == "b" && spec.stage.is_none();
         let var = |name| std::env::var(name).unwrap_or_default();
         Self::read(&var("DMUC_DEBIAN"), &var("DMUC_STAGE"), replica)
     }

@@ -79,6 +79,12 @@ impl Departures {
         }
     }
 
+    /// The session is in the room again, as another node of the cluster has seen.
+    pub fn is_back(&mut self, room: &str, session: &str) {
+        self.settled.remove(room, session);
+        self.forget(room, session);
+    }
+
     /// The room says that the session is out. If that has asked anew, it may be about an older stay.
     pub fn ended(&mut self, now: Millis, room: &str, session: &str) {
         let Some(departure) = self.open(room, session) else { return };

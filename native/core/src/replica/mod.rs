@@ -176,6 +176,23 @@ impl Replica {
         rooms
     }
 
+    /// A local session is over and nobody has told the room: a node of the cluster was lost. The room
+    /// is told now.
+    pub fn session_lost(&mut self, now: Millis, room: &str, session: &str) -> Actions {
+        let mut out = Vec::new();
+        if let Some(record) = self.consents.get(room, session) {
+            let nick = record.nick().to_owned();
+            self.consents.remove(room, session);
+            self.departures.left(now, room, session, &nick);
+            self.lapse(room, session, Some(nick.clone()));
+            self.expect_answer(now, room);
+            let (room, session): (Arc<str>, Arc<str>) = (room.into(), session.into());
+            let changed = Action::ConsentChanged { room: room.clone(), session: session.clone() };
+            out.extend([changed, Action::Depart { room, nick, session }]);
+        }
+        self.give(out)
+    }
+
     fn lapse(&mut self, room: &str, session: &str, nick: Option<String>) {
         if let Some(link) = self.links.get_mut(room) {
             link.lapse(session, nick);
@@ -197,7 +214,8 @@ impl Replica {
             .collect()
     }
 
-    /// Takes a record from elsewhere; `None` removes it. False if it is not a record.
+    /// Takes a record from elsewhere; `None` removes it. False if it is not a record. Who is in a
+    /// room again, or on the way, is not told to leave it any more.
     pub fn import_consent(
         &mut self,
         now: Millis,
@@ -206,7 +224,16 @@ impl Replica {
         record: Option<&str>,
     ) -> bool {
         match record {
-            Some(record) => self.consents.import(now, room, session, record),
+            Some(record) => {
+                let taken = self.consents.import(now, room, session, record);
+                match self.consents.get(room, session) {
+                    Some(record) if record.has_left() => {}
+                    Some(record) if record.is_inside() => self.departures.is_back(room, session),
+                    Some(_) => self.departures.postpone(now, room, session),
+                    None => {}
+                }
+                taken
+            }
             None => {
                 if self.consents.remove(room, session) {
                     self.lapse(room, session, None);

@@ -125,6 +125,12 @@ impl<'l> Member<'l> {
         self.inner.borrow().client.as_ref().map(|client| client.jid().to_owned())
     }
 
+    /// The full addresses of all sessions that he has had.
+    pub fn sessions(&self) -> impl Iterator<Item = String> {
+        let account = format!("{}@{}", self.name, self.server.domain());
+        (1..=self.inner.borrow().sessions).map(move |n| format!("{account}/r{n}"))
+    }
+
     /// Whether he has heard this in the stay that has not ended.
     pub fn has_heard(&self, event: &Event) -> bool {
         let inner = self.inner.borrow();

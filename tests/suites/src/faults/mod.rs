@@ -6,10 +6,10 @@
 mod cases;
 pub mod cuts;
 mod diary;
-mod list;
+pub mod list;
 mod member;
-mod oracle;
+pub mod oracle;
 pub mod soak;
-mod town;
+pub mod town;
 
 pub use self::cases::suite;

@@ -30,6 +30,32 @@ const THIRD: usize = 3;
 /// Time between two messages in the room.
 const PACE: Duration = Duration::from_millis(100);
 
+/// Who lives where.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The node that has the room.
+    pub home: &'static str,
+    /// The nodes of the primary; the witness is at the first.
+    pub local: &'static [&'static str],
+    /// The nodes of the replica.
+    pub remote: &'static [&'static str],
+}
+
+impl Layout {
+    /// Servers of one node each.
+    pub const SINGLE: Self = Self { home: "a", local: &["a"], remote: &["b"] };
+
+    /// The users of each node, in the order of the [`Town`]'s members.
+    fn users(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let spread = |nodes: &'static [&'static str], prefix, count| {
+            nodes.iter().copied().cycle().zip(names(prefix, count))
+        };
+        spread(self.local, "local", LOCAL)
+            .chain(spread(self.remote, "remote", REMOTE))
+            .chain(spread(&["c"], "third", THIRD))
+    }
+}
+
 /// How the servers are set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
@@ -61,7 +87,8 @@ impl Setup {
         Ok(lab)
     }
 
-    fn spec(self, spec: ServerSpec) -> ServerSpec {
+    /// A server as it is to be.
+    pub fn spec(self, spec: ServerSpec) -> ServerSpec {
         let mut spec = spec.dmuc(self.dmuc);
         if self.stock {
             if spec.kind == Kind::Ejabberd {
@@ -95,6 +122,8 @@ pub struct Town<'l> {
     pub room: String,
     /// Everybody: local users, those of `b`, those of `c`.
     pub members: Vec<Member<'l>>,
+    /// The node that has the room.
+    home: RefCell<String>,
     begin: Instant,
     /// Whether people talk.
     lively: Cell<bool>,
@@ -113,13 +142,13 @@ pub struct Town<'l> {
 impl<'l> Town<'l> {
     /// Makes the room and the accounts. What happens by chance follows `seed`.
     pub async fn found(lab: &'l Lab, seed: u64) -> Result<Self> {
-        let a = lab.server("a");
+        Self::found_as(lab, Layout::SINGLE, seed).await
+    }
+
+    /// The same on clusters.
+    pub async fn found_as(lab: &'l Lab, layout: Layout, seed: u64) -> Result<Self> {
+        let a = lab.server(layout.home);
         let room = a.room("square");
-        let users = [
-            ("a", names("local", LOCAL)),
-            ("b", names("remote", REMOTE)),
-            ("c", names("third", THIRD)),
-        ];
         a.register(&["owner"]).await?;
         let owner = Client::connect(a, "owner", "r").await?;
         // It outlives its occupants and its server, as rooms do that people care for.
@@ -130,16 +159,17 @@ impl<'l> Town<'l> {
             a.eval("mnesia:sync_log()").await?;
         }
         let mut members = Vec::new();
-        for (server, names) in &users {
+        for (server, name) in layout.users() {
             let server = lab.server(server);
-            server.register(names).await?;
-            members.extend(names.iter().map(|name| Member::new(name, server, &room)));
+            server.register(&[&name]).await?;
+            members.push(Member::new(&name, server, &room));
         }
         members[LOCAL + REMOTE..].iter().for_each(Member::measure);
         Ok(Self {
             lab,
             room,
             members,
+            home: RefCell::new(layout.home.to_owned()),
             begin: Instant::now(),
             lively: Cell::new(false),
             open: Cell::new(false),
@@ -209,7 +239,7 @@ impl<'l> Town<'l> {
     pub async fn suffer(&self, fault: &Fault, time: Duration) -> Result<()> {
         self.set_lively(true);
         self.broken.set(true);
-        let primary = matches!(fault, Fault::Killed(server) if server == "a");
+        let primary = matches!(fault, Fault::Killed(server) if *server == *self.home.borrow());
         if primary {
             self.open.set(false);
         }
@@ -223,6 +253,25 @@ impl<'l> Town<'l> {
             self.witness_is_in().await?;
         }
         self.broken.set(false);
+        Ok(())
+    }
+
+    /// The node with the room is killed, and stays away until the room has been opened again by the
+    /// witness on his own node and people have talked there for so long.
+    pub async fn move_home(&self, time: Duration) -> Result<()> {
+        self.set_lively(true);
+        self.broken.set(true);
+        self.open.set(false);
+        let (witness, fault) = (&self.members[0], Fault::Killed(self.home.borrow().clone()));
+        fault.strike(self.lab).await?;
+        self.members.iter().for_each(Member::room_died);
+        // Nobody tells him, since users of a cluster's own nodes have no link.
+        witness.give_up();
+        self.witness_is_in().await?;
+        sleep(time).await;
+        fault.mend(self.lab).await?;
+        self.broken.set(false);
+        self.home.replace(witness.server().name().to_owned());
         Ok(())
     }
 
@@ -306,7 +355,7 @@ impl<'l> Town<'l> {
             };
             let in_time = until("", Duration::from_secs(1), heard).await.is_ok();
             if in_time || begin.elapsed() >= patience {
-                let list = list::occupants(self.lab.server("a"), &self.room).await?;
+                let list = list::occupants(witness.server(), &self.room).await?;
                 let believers: Vec<_> = self.believers().collect();
                 let equal = list.iter().all(|jid| believers.contains(jid))
                     && believers.iter().all(|jid| list.contains(jid));
@@ -318,6 +367,19 @@ impl<'l> Town<'l> {
         ensure!(witness.has_heard(&last), "the witness is deaf");
         self.note_delays();
         Ok(self.judge(&last, &list))
+    }
+
+    /// Whom the room takes for an occupant although he is not.
+    pub async fn ghosts(&self) -> Result<Vec<String>> {
+        let list = list::occupants(self.members[0].server(), &self.room).await?;
+        let believers: Vec<_> = self.believers().collect();
+        Ok(list.into_iter().filter(|jid| !believers.contains(jid)).collect())
+    }
+
+    /// Every session that a user of this domain has had.
+    pub fn sessions(&self, domain: &str) -> impl Iterator<Item = String> {
+        let of = move |member: &&Member<'_>| member.server().domain() == domain;
+        self.members.iter().filter(of).flat_map(Member::sessions)
     }
 
     fn believers(&self) -> impl Iterator<Item = String> {

@@ -1,5 +1,6 @@
 //! The laboratory tried on plain servers, without dmuc: what the other tests stand on.
 
+pub mod cluster;
 pub mod conversation;
 pub mod crowd;
 pub mod hostile;
@@ -46,5 +47,7 @@ pub async fn run() -> (u64, u64) {
     }
     let begin = Instant::now();
     note("triangle".into(), begin, triangle::run().await);
+    let begin = Instant::now();
+    note("cluster".into(), begin, cluster::run().await);
     sums
 }

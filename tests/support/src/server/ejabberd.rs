@@ -15,7 +15,7 @@ use crate::process::output;
 fn cookie(site: &Site) -> String {
     // Each its own, as in the world: ejabberd derives from it the key by which it knows the answers
     // to its own questions, and would take another server's for them.
-    format!("cookie_{}", site.label)
+    format!("cookie_{}", site.cluster)
 }
 
 /// Writes `ejabberd.yml`, in JSON, which is YAML too.
@@ -36,6 +36,8 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         "outgoing_s2s_ipv4_address": site.address.to_string(),
         "auth_method": "internal",
         "auth_password_format": "plain",
+        // A node that is to join a cluster has no accounts yet, and would remember that afterwards.
+        "auth_cache_missed": false,
         "listen": [
             {
                 "port": 5222, "ip": site.address.to_string(), "module": "ejabberd_c2s",
@@ -116,7 +118,7 @@ fn merge(into: &mut Value, from: &Value) {
 }
 
 /// The node's name.
-fn node(site: &Site) -> String {
+pub fn node(site: &Site) -> String {
     format!("{}@127.0.0.1", site.label)
 }
 
@@ -196,6 +198,24 @@ pub async fn ready(site: &Site, pid: u32) -> Result<()> {
     let wait = "(fun F() -> case lists:keymember(ejabberd, 1, application:which_applications()) of \
                 true -> ready; false -> timer:sleep(10), F() end end)()";
     eval(site, pid, wait).await.map(drop)
+}
+
+/// Makes a node that has run alone one of the cluster of another, whose data it takes over.
+pub async fn join(site: &Site, pid: u32, other: &Site) -> Result<()> {
+    let call = format!("ejabberd_admin:join_cluster(<<{:?}>>)", node(other));
+    match eval(site, pid, &call).await?.as_str() {
+        "ok" => ready(site, pid).await,
+        outcome => bail!("{call}: {outcome}"),
+    }
+}
+
+/// Takes a node out of its cluster, which ends it. What it knew is gone.
+pub async fn leave(site: &Site, pid: u32) -> Result<()> {
+    let call = format!("ejabberd_admin:leave_cluster(<<{:?}>>)", node(site));
+    match eval(site, pid, &call).await?.as_str() {
+        "ok" => Ok(()),
+        outcome => bail!("{call}: {outcome}"),
+    }
 }
 
 /// Makes accounts; the password is the user's name. They are on disk afterwards, which they

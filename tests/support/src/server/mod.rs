@@ -207,6 +207,27 @@ impl Server {
         }
     }
 
+    /// Makes this ejabberd, which has run alone so far, a node of the cluster of another.
+    pub async fn join(&self, other: &Server) -> Result<()> {
+        ejabberd::join(&self.site, self.pid().await?, &other.site)
+            .await
+            .with_context(|| format!("{} does not join {}", self.name(), other.name()))
+    }
+
+    /// Takes this node out of its cluster as an administrator would, and waits for its end, which
+    /// belongs to that. After a start it is alone, without data.
+    pub async fn leave(&self) -> Result<()> {
+        let mut slot = self.process.lock().await;
+        let mut process = slot.take().with_context(|| format!("{} does not run", self.name()))?;
+        ejabberd::leave(&self.site, process.pid()).await?;
+        process.wait(PATIENCE).await.map(drop)
+    }
+
+    /// Whether both are nodes of one cluster.
+    pub fn is_beside(&self, other: &Server) -> bool {
+        self.name() != other.name() && self.spec.first_node() == other.spec.first_node()
+    }
+
     /// Halts it: connections stay open, nothing answers.
     pub async fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP).await

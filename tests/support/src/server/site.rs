@@ -32,6 +32,8 @@ pub struct Site {
     pub address: Ipv4Addr,
     /// A name for its Erlang node or socket that no other server of the process has.
     pub label: String,
+    /// The same for all nodes of a cluster, and no other server's.
+    pub cluster: String,
     /// Its configuration, data and logs.
     pub dir: PathBuf,
     /// A directory with a short path, for sockets.

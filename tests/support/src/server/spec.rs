@@ -39,8 +39,10 @@ impl std::str::FromStr for Kind {
 pub struct ServerSpec {
     /// Which program.
     pub kind: Kind,
-    /// Its name, the first label of its domain.
+    /// Its name, the first label of its domain unless it is a further node of a cluster.
     pub name: String,
+    /// The first node of the ejabberd cluster that it joins as soon as both run.
+    pub cluster: Option<String>,
     /// Whether dmuc is enabled in its configuration at the start.
     pub dmuc: bool,
     /// Options of dmuc, by their name in the documentation (without the `dmuc_` of Prosody).
@@ -66,6 +68,7 @@ impl ServerSpec {
         Self {
             kind,
             name: name.to_owned(),
+            cluster: None,
             dmuc: false,
             dmuc_options: Map::new(),
             options: Map::new(),
@@ -85,6 +88,12 @@ impl ServerSpec {
     /// A Prosody without dmuc.
     pub fn prosody(name: &str) -> Self {
         Self::new(Kind::Prosody, name)
+    }
+
+    /// As a further node of the cluster whose first node is named `first`.
+    pub fn in_cluster_of(mut self, first: &str) -> Self {
+        self.cluster = Some(first.to_owned());
+        self
     }
 
     /// With dmuc enabled, or not.
@@ -129,13 +138,18 @@ impl ServerSpec {
         self
     }
 
+    /// The name of its cluster's first node; its own if it is alone.
+    pub fn first_node(&self) -> &str {
+        self.cluster.as_deref().unwrap_or(&self.name)
+    }
+
     /// Its domain, where its users are.
     pub fn domain(&self) -> String {
-        format!("{}.test", self.name)
+        format!("{}.test", self.first_node())
     }
 
     /// The domain of its rooms.
     pub fn muc(&self) -> String {
-        format!("conference.{}.test", self.name)
+        format!("conference.{}.test", self.first_node())
     }
 }

@@ -18,8 +18,9 @@ mod ledger;
 mod packets;
 mod relay;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -58,8 +59,8 @@ impl Direction {
 pub struct End {
     /// The server's name.
     pub name: String,
-    /// Where the server really is.
-    pub server: Ipv4Addr,
+    /// Where the server really is, by its name; of a cluster, each node.
+    pub nodes: Vec<(String, Ipv4Addr)>,
     /// Where the wire listens in the place of the *other* server, for this one.
     pub listen: Ipv4Addr,
     /// TLS as this server.
@@ -80,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) behaviour: watch::Sender<Behaviour>,
     pub(crate) sockets: Arc<Sockets>,
+    /// Which node connections of a node go to, by name.
+    pub(crate) aims: std::sync::Mutex<BTreeMap<String, String>>,
 }
 
 /// The running half of a wire, absent while it is cut.
@@ -100,7 +103,8 @@ impl Wire {
         let ledger = Ledger::new([a.name.clone(), b.name.clone()]);
         let (behaviour, _) = watch::channel(Behaviour::default());
         let sockets = Arc::default();
-        let shared = Arc::new(Shared { ends: [a, b], ledger, behaviour, sockets });
+        let shared =
+            Arc::new(Shared { ends: [a, b], ledger, behaviour, sockets, aims: Default::default() });
         let wire = Self { shared, live: Mutex::new(None) };
         wire.heal().await?;
         Ok(wire)
@@ -109,6 +113,13 @@ impl Wire {
     /// The names of the servers at its ends.
     pub fn names(&self) -> (&str, &str) {
         (&self.shared.ends[0].name, &self.shared.ends[1].name)
+    }
+
+    /// From now on the connections that node `from` opens lead to node `to` of the other end, as
+    /// long as that one listens. Otherwise they lead to the first node that does.
+    pub fn aim(&self, from: &str, to: &str) {
+        let mut aims = self.shared.aims.lock().unwrap_or_else(PoisonError::into_inner);
+        aims.insert(from.to_owned(), to.to_owned());
     }
 
     /// Closes all connections and refuses new ones. Nothing passes after this returns.
@@ -251,6 +262,22 @@ impl Shared {
             Direction::BtoA => &self.ends[1],
         }
     }
+
+    /// Where a connection from `opener` may lead, best first.
+    fn targets(&self, direction: Direction, opener: IpAddr) -> Vec<SocketAddr> {
+        let near = &self.end(direction).nodes;
+        let mut far: Vec<_> = self.end(direction.reverse()).nodes.iter().collect();
+        let aims = self.aims.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only ejabberd says from which address it connects, and only that may have several nodes.
+        let opener = match &near[..] {
+            [only] => Some(only),
+            _ => near.iter().find(|(_, address)| *address == opener),
+        };
+        if let Some(aim) = opener.and_then(|(name, _)| aims.get(name)) {
+            far.sort_by_key(|(name, _)| name != aim);
+        }
+        far.into_iter().map(|(_, address)| (*address, 5269).into()).collect()
+    }
 }
 
 async fn accept(
@@ -265,12 +292,11 @@ async fn accept(
             _ = stopped.changed() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
-                let Ok((socket, _)) = accepted else { continue };
+                let Ok((socket, opener)) = accepted else { continue };
                 let shared = shared.clone();
                 connections.spawn(async move {
-                    let target: SocketAddr =
-                        (shared.end(direction.reverse()).server, 5269).into();
-                    if let Err(fault) = relay(&shared, direction, socket, target).await {
+                    let targets = shared.targets(direction, opener.ip());
+                    if let Err(fault) = relay(&shared, direction, socket, &targets).await {
                         shared.ledger.fault(direction, &fault);
                     }
                 });

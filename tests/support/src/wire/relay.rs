@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::packets::Place;
 use super::{Direction, Shared};
 use crate::framing::{Frame, Framer};
 use crate::meter::Metered;
@@ -27,18 +28,13 @@ pub(super) async fn relay(
     shared: &Shared,
     direction: Direction,
     near: TcpStream,
-    target: SocketAddr,
+    targets: &[SocketAddr],
 ) -> Result<()> {
     let opener = shared.end(direction);
     let listener = shared.end(direction.reverse());
-    let socket = TcpSocket::new_v4()?;
-    // From another address than the server's own, or a server could not tell them apart
-    // in its log.
-    socket.bind((listener.listen, 0).into())?;
     // Before the handshakes, which can get lost as well.
     let _near = shared.sockets.add(direction, false, &near)?;
-    let _far = shared.sockets.add(direction.reverse(), false, &socket)?;
-    let far = socket.connect(target).await.context("the other server does not listen")?;
+    let (far, _far) = connect(shared, direction, targets).await?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     let mut near = Metered::new(near, shared.ledger.raw(direction));
@@ -67,6 +63,25 @@ pub(super) async fn relay(
     let back = pump(shared, direction.reverse(), &restarted, true, far_read, near_write);
     tokio::try_join!(forth, back)?;
     Ok(())
+}
+
+/// Connects to the first that listens.
+async fn connect(
+    shared: &Shared,
+    direction: Direction,
+    targets: &[SocketAddr],
+) -> Result<(TcpStream, Place)> {
+    for target in targets {
+        let socket = TcpSocket::new_v4()?;
+        // From another address than the server's own, or a server could not tell them apart
+        // in its log.
+        socket.bind((shared.end(direction.reverse()).listen, 0).into())?;
+        let place = shared.sockets.add(direction.reverse(), false, &socket)?;
+        if let Ok(stream) = socket.connect(*target).await {
+            return Ok((stream, place));
+        }
+    }
+    bail!("the other server does not listen")
 }
 
 /// Passes on the negotiation in the clear. Gives back the domain that the opener wants,
