@@ -52,8 +52,8 @@ impl Record {
     }
 
     /// Whether the session is known to take itself for an occupant: the room has let it in, and not
-    /// out, and it has not left. Of a record from elsewhere that is known only when the room has
-    /// spoken to the session again: both may have said something while nobody looked.
+    /// out, and it has not left. Of a record that nobody has kept up for a while that is known only
+    /// when the room has spoken to the session again.
     pub fn is_inside(&self) -> bool {
         self.welcomes > 0 && self.stays.back().is_some_and(|stay| stay.joined && !stay.left)
     }
@@ -144,8 +144,9 @@ impl Record {
                     left: flags & 2 != 0,
                 })
             })
-            .collect::<Option<_>>()?;
-        Some(Record { stays, nick: nick.to_owned(), welcomes: 0 })
+            .collect::<Option<VecDeque<_>>>()?;
+        let welcomes = u64::from(stays.iter().any(|stay| stay.joined));
+        Some(Record { stays, nick: nick.to_owned(), welcomes })
     }
 }
 
@@ -315,6 +316,12 @@ impl Consents {
         true
     }
 
+    /// Nobody has looked for a while: sessions may have left, and rooms may have put them out.
+    pub fn mistrust(&mut self) {
+        let entries = self.of_session.values_mut().flat_map(HashMap::values_mut);
+        entries.for_each(|entry| entry.record.welcomes = 0);
+    }
+
     /// Every (room, session, record).
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Record)> {
         self.of_session.iter().flat_map(|(session, rooms)| {
@@ -396,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_from_elsewhere_does_not_say_who_is_inside() {
+    fn a_record_that_nobody_has_kept_up_does_not_say_who_is_inside() {
         let mut c = Consents::default();
         out(&mut c, JOIN);
         c.incoming(S, NICK, YES);
@@ -404,6 +411,8 @@ mod tests {
         let packed = c.export(ROOM, S).expect("a record");
         let mut c = Consents::default();
         assert!(c.import(Millis(0), ROOM, S, &packed));
+        assert_eq!(c.inside(ROOM).count(), 1, "from a node that is there");
+        c.mistrust();
         assert_eq!(c.inside(ROOM).count(), 0);
         c.incoming(S, NICK, YES);
         assert_eq!(c.inside(ROOM).count(), 1);

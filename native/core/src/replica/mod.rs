@@ -665,8 +665,10 @@ impl Replica {
     }
 
     /// The module has been loaded: tells the rooms in which sessions are that this domain speaks
-    /// dmuc, some at once and the rest by and by.
+    /// dmuc, some at once and the rest by and by. The records that it has been given so far may be out
+    /// of date.
     pub fn announce(&mut self, now: Millis) -> Actions {
+        self.consents.mistrust();
         let mut rooms: Vec<Arc<str>> = self.consents.rooms().into_iter().collect();
         rooms.sort();
         self.announcing = rooms.into();
