@@ -417,3 +417,25 @@ fn a_leave_that_seems_to_be_answered_is_repeated_if_the_room_has_not_got_it() {
     assert!(!world.muc.sessions().contains(&session), "the leave was repeated");
     assert_eq!(world.haunted(), [""; 0]);
 }
+
+#[test]
+fn who_is_in_the_room_again_before_its_old_link_is_given_up_stays() {
+    let mut world = linked(3, PATIENCE);
+    // The room's server is killed and comes back; one occupant enters again, which its link does not tell.
+    world.primary = None;
+    for n in 0..3 {
+        world.muc.kick(&user(n), true);
+    }
+    world.homes[0].down.clear();
+    for _ in 0..30 {
+        world.pass(1000);
+    }
+    world.homes[0].join(world.now, &user(1), "n1");
+    while world.arrive_up(0) {}
+    while world.arrive_down(0) {}
+    for _ in 0..60 {
+        world.pass(1000);
+    }
+    assert_eq!(world.homes[0].evicted, [user(0), user(2)]);
+    assert!(world.homes[0].inside.contains(&user(1)));
+}

@@ -46,6 +46,8 @@ pub(super) struct Link {
     pub unconfirmed: BTreeSet<Arc<str>>,
     /// When the primary was last heard on this link.
     pub heard: Millis,
+    /// Sessions that the room has since let in by a plain stanza: they are not what it is silent about.
+    pub let_in: HashSet<Arc<str>>,
     /// Milliseconds for which the primary keeps what is not acknowledged.
     pub hold: u64,
     /// Milliseconds after which it says something on an idle link.

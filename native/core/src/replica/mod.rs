@@ -150,6 +150,12 @@ impl Replica {
     /// record changed or went.
     pub fn incoming(&mut self, now: Millis, session: &str, from: &str, facts: Facts) -> bool {
         self.answered(now, jid::bare(from), session, facts);
+        if facts.is_own_available()
+            && let Some(link) = self.links.get_mut(jid::bare(from))
+            && link.index_of.contains_key(session)
+        {
+            link.let_in.insert(session.into());
+        }
         match self.consents.incoming(session, from, facts) {
             Change::Closed => {
                 self.lapse(jid::bare(from), session, None);
@@ -314,6 +320,7 @@ impl Replica {
             size: offer.size,
             unconfirmed: BTreeSet::new(),
             heard: now,
+            let_in: HashSet::new(),
             hold: offer.hold,
             ping: offer.ping,
             asked: None,
@@ -458,6 +465,7 @@ impl Replica {
             return Err(UNKNOWN_EPOCH);
         }
         link.heard = now;
+        link.let_in.clear();
         link.asked = None;
         if seq < link.next_seq {
             self.shared.counters.add(Counter::Duplicates, 1);

@@ -273,7 +273,11 @@ impl Replica {
     /// Ends a link without its primary: everybody is told that he is out, and the room too.
     fn die(&mut self, now: Millis, room: &Arc<str>, reason: &str, out: &mut Vec<Action>) {
         let mut left = self.left(room);
-        let served = self.former(room);
+        // The room may live again, and some be in it already.
+        let let_in = self.links.get_mut(room).map(|link| std::mem::take(&mut link.let_in));
+        let let_in = let_in.unwrap_or_default();
+        let mut served = self.former(room);
+        served.retain(|session| !let_in.contains(session));
         self.uncount(room);
         out.push(Action::LinkOver { room: room.clone() });
         log::info!("{room}: link is given up: {reason}");
