@@ -9,7 +9,7 @@
          disco_local_features/5]).
 %% For the server process
 -export([find/1, register/1, unregister/1, setup/2, envelope/4, returned/2, perform/2,
-         session_gone/2, node_down/2, take_leave/1]).
+         session_gone/2, node_down/2, sessions_lost/4, take_leave/1]).
 
 -compile({no_auto_import, [register/2, unregister/1]}).
 
@@ -22,6 +22,10 @@
 %% A resumed session closes its old connection only after it has opened the new one, or before: look
 %% again when either must be over.
 -define(SESSION_GRACE, timer:seconds(10)).
+%% How often, and after which time in milliseconds, to look whether the streams of a lost node are out of
+%% ejabberd's table.
+-define(S2S_TRIES, 50).
+-define(S2S_PAUSE, 100).
 
 -type state() :: map().
 -type acc() :: {stanza() | drop, state()}.
@@ -501,14 +505,31 @@ session_gone(#replica{handle = Handle} = Replica, {U, S, R} = Session) ->
 
 %% Sessions that were there are over, and their rooms do not know yet.
 -spec node_down(#replica{}, node()) -> ok.
-node_down(#replica{handle = Handle} = Replica, Node) ->
-    lists:foreach(
-      fun({Room, Session} = Key) ->
-              %% It may have come back on this node meanwhile.
-              mod_dmuc_store:is_of(Node, Key) andalso
-                  perform(Replica, mod_dmuc_nif:replica_session_lost(Handle, mod_dmuc:now(), Room,
-                                                                     Session))
-      end, mod_dmuc_store:node_down(Replica, Node)).
+node_down(Replica, Node) ->
+    sessions_lost(Replica, Node, mod_dmuc_store:node_down(Replica, Node), ?S2S_TRIES).
+
+%% What is sent while ejabberd still has streams of the lost node in its table goes nowhere, so this waits
+%% until there are none.
+-spec sessions_lost(#replica{}, node(), [{Room :: binary(), Session :: binary()}],
+                    non_neg_integer()) -> ok.
+sessions_lost(#replica{handle = Handle, host = Host} = Replica, Node, Keys, Tries) ->
+    Domains = lists:usort([(jid:decode(Room))#jid.lserver || {Room, _} <- Keys]),
+    Dead = fun(Domain) ->
+                   lists:any(fun(Pid) -> node(Pid) == Node end,
+                             ejabberd_s2s:get_connections_pids({Host, Domain}))
+           end,
+    case Tries > 0 andalso lists:any(Dead, Domains) of
+        true ->
+            Again = {sessions_lost, Node, Keys, Tries - 1},
+            _ = erlang:send_after(?S2S_PAUSE, self(), Again),
+            ok;
+        false ->
+            %% Some may have come back on this node meanwhile.
+            [perform(Replica, mod_dmuc_nif:replica_session_lost(Handle, mod_dmuc:now(), Room,
+                                                                Session))
+             || {Room, Session} = Key <- Keys, mod_dmuc_store:is_of(Node, Key)],
+            ok
+    end.
 
 %% The server process makes a new handle from the tables.
 -spec broken(stanza(), {atom(), term(), list()}) -> ok.

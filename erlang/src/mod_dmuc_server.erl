@@ -175,6 +175,8 @@ handle_info({mnesia_table_event, Event}, #state{replica = #replica{} = Replica} 
 handle_info({mnesia_system_event, {mnesia_down, Node}},
             #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:node_down(Replica, Node) end, State);
+handle_info({sessions_lost, Node, Keys, Tries}, #state{replica = #replica{} = Replica} = State) ->
+    safely(fun() -> mod_dmuc_replica:sessions_lost(Replica, Node, Keys, Tries) end, State);
 handle_info({'DOWN', _Ref, process, Pid, _Reason}, #state{rooms = Rooms} = State) ->
     case maps:take(Pid, Rooms) of
         {{_, #jid{lserver = MucHost} = Jid, Handle}, Rest} ->

@@ -47,6 +47,40 @@ fn a_cut_that_is_noticed_costs_nothing() {
 }
 
 #[test]
+fn who_fails_when_dmuc_is_unloaded_hears_of_nobody_elses_leave() {
+    let mut world = linked(4, &[]);
+    world.sever(0);
+    say(&mut world, 0);
+    world.pass(2000);
+    assert_eq!(state(&world), "split");
+    let now = world.now;
+    let room = world.primary.as_mut().expect("loaded");
+    let closed = room.close(now);
+    let [Action::Fail { to }] = &closed.list[..] else { panic!("{closed:?}") };
+    assert_eq!(to.len(), 4);
+    // The room puts out the first: all four are told.
+    use dmuc_core::Verdict::{Hold, Pass};
+    for n in 0..4 {
+        assert_eq!(room.capture(now, &user(n), Facts(0)), Hold);
+    }
+    assert_eq!(room.capture(now, &format!("stranger@{B}/r"), Facts(0)), Pass);
+    let leave = |digest, facts| dmuc_core::PayloadIn::New {
+        bytes: b"<presence type='unavailable'/>".to_vec(),
+        facts,
+        nick: String::new(),
+        digest,
+    };
+    let left = Facts::PRESENCE | Facts::UNAVAILABLE | Facts::NICK;
+    let payloads = vec![leave(1, Facts(left | Facts::CODE_110)), leave(2, Facts(left))];
+    let (first, others) = (user(0), [user(1), user(2), user(3)]);
+    let mut copies = vec![(first.as_str(), 0)];
+    copies.extend(others.iter().map(|jid| (jid.as_str(), 1)));
+    let sent = room.event(now, payloads, &copies);
+    let [Action::Plain { to, .. }] = &sent.list[..] else { panic!("{sent:?}") };
+    assert_eq!(to.iter().map(|jid| &**jid).collect::<Vec<_>>(), [user(0)]);
+}
+
+#[test]
 fn a_cut_that_nobody_notices_shows_as_a_gap_and_costs_nothing() {
     let mut world = linked(3, &[]);
     for _ in 0..3 {

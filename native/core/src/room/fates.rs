@@ -372,7 +372,7 @@ impl Room {
         }
     }
 
-    fn is_failing(&self, jid: &str) -> bool {
+    pub(super) fn is_failing(&self, jid: &str) -> bool {
         self.sessions
             .find(jid)
             .is_some_and(|number| matches!(self.sessions.get(number).seat, Seat::Failing(_)))

@@ -142,8 +142,12 @@ impl Room {
     pub fn capture(&mut self, now: Millis, to: &str, facts: Facts) -> Verdict {
         #[cfg(feature = "planted-faults")]
         crate::planted::capture(to);
-        if self.closed || !jid::is_session(to) {
+        if !jid::is_session(to) {
             return Verdict::Pass;
+        }
+        if self.closed {
+            // Who fails with the room's last link gets nothing but his own end.
+            return if self.is_failing(to) { Verdict::Hold } else { Verdict::Pass };
         }
         if let Some(&number) = self.by_name.get(jid::domain(to)) {
             let domain = &self.domains[number];

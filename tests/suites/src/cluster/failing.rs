@@ -149,6 +149,7 @@ impl<'t, 'l> Story<'t, 'l> {
     /// A fault for so long, and what it has done.
     async fn suffer(&mut self, what: &str, fault: Fault, ms: u64) -> Result<()> {
         self.town.pass(Duration::from_millis(1000)).await;
+        self.town.linked(PATIENCE).await?;
         self.town.suffer(&fault, Duration::from_millis(ms)).await?;
         self.look(&format!("{what} ({fault})")).await
     }
@@ -186,6 +187,7 @@ impl<'t, 'l> Story<'t, 'l> {
         let (owner, other) = self.replica_nodes().await?;
         let node = if linked { owner } else { other };
         let fault = Fault::Killed(node.to_owned());
+        self.town.linked(PATIENCE).await?;
         self.town.set_lively(false);
         sleep(Duration::from_secs(1)).await;
         fault.strike(self.town.lab).await?;

@@ -76,6 +76,7 @@ async fn play(pairing: Pairing, town: &Town<'_>) -> Result<()> {
     for (name, faults) in steps() {
         for (fault, ms) in faults {
             town.pass(Duration::from_millis(800)).await;
+            town.linked(PATIENCE).await?;
             town.suffer(&fault, Duration::from_millis(ms)).await?;
         }
         town.pass(Duration::from_millis(800)).await;
@@ -95,6 +96,7 @@ async fn play(pairing: Pairing, town: &Town<'_>) -> Result<()> {
 /// Clients that have their doubts while what the room sends does not reach them.
 async fn enter_again(town: &Town<'_>) -> Result<Findings> {
     town.pass(Duration::from_millis(800)).await;
+    town.linked(PATIENCE).await?;
     let doubt = async {
         sleep(Duration::from_secs(2)).await;
         town.of("b").take(4).try_for_each(|member| member.enter_again())

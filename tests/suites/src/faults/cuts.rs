@@ -172,6 +172,9 @@ async fn play(
     for (n, group) in groups.iter().enumerate() {
         for (fault, length) in &group.cuts {
             town.pass(Duration::from_millis(500 + town.chance(1000))).await;
+            if dmuc && town.linked(patience(setup, group)).await.is_err() {
+                println!("{pairing}: a cut without a link");
+            }
             town.suffer(fault, *length).await?;
         }
         town.pass(Duration::from_secs(1)).await;

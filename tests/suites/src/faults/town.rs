@@ -14,7 +14,8 @@ use super::diary::Event;
 use super::list;
 use super::member::Member;
 use super::oracle::{Findings, Orders};
-use crate::scene::{Pairing, SOON, names, until};
+use crate::hostile::tables::is_linked;
+use crate::scene::{Pairing, SOON, names, until, until_async};
 
 /// Users of the primary's own server; the first two are the witnesses.
 const LOCAL: usize = 4;
@@ -105,6 +106,7 @@ impl Setup {
                 .dmuc_option("probe_after", 2)
                 .dmuc_option("ping_interval", 5)
                 .dmuc_option("retry_min", 1)
+                .dmuc_option("setup_timeout", 5)
                 .dmuc_option("hold_time", 30);
         }
         match self.hold {
@@ -233,6 +235,14 @@ impl<'l> Town<'l> {
     pub async fn pass(&self, time: Duration) {
         self.set_lively(true);
         sleep(time).await;
+    }
+
+    /// Until the room has a whole link with `b`. Whom it serves plainly, loses what plain MUC loses.
+    pub async fn linked(&self, patience: Duration) -> Result<()> {
+        let home = self.home.borrow().clone();
+        let home = self.lab.server(&home);
+        let linked = async || Ok(is_linked(home, &self.room, "b.test").await.unwrap_or(false));
+        until_async("the room is linked with b", patience, linked).await
     }
 
     /// A fault for so long.

@@ -57,6 +57,25 @@ pub async fn links(server: &Server) -> Result<usize> {
     text.trim().parse().with_context(|| format!("no number: {text}"))
 }
 
+/// Whether the room of this server has a whole link with a user domain.
+pub async fn is_linked(server: &Server, room: &str, domain: &str) -> Result<bool> {
+    Ok(match server.kind() {
+        Kind::Ejabberd => {
+            let name = format!("primary {room} {domain}");
+            let read = format!(
+                "[1 || {{<<{name:?}>>, <<\"state=linked\", _/binary>>}} <- \
+                 mod_dmuc:dmuc_status(<<\"{}\">>)]",
+                server.domain()
+            );
+            server.eval(&read).await?.trim() == "[1]"
+        }
+        Kind::Prosody => {
+            let line = format!("{room} -> {domain}: linked,");
+            server.shell("dmuc:status()").await?.contains(&line)
+        }
+    })
+}
+
 /// Rows of ejabberd's tables for links and consents; Prosody has none.
 pub async fn rows(server: &Server) -> Result<Option<(usize, usize)>> {
     if server.kind() == Kind::Prosody {
