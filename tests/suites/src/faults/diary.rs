@@ -125,6 +125,10 @@ impl Diary {
         let Some(stay) = self.open_mut().filter(|s| s.repeated.is_some_and(|n| n >= mark)) else {
             return false;
         };
+        // Presences since may be of that list, in any order.
+        let mut since = stay.heard.split_off(mark.min(stay.heard.len()));
+        since.retain(Event::is_message);
+        stay.heard.append(&mut since);
         stay.blurred = Some(stay.blurred.map_or(mark, |n| n.min(mark)));
         self.end(End::Unaware);
         true

@@ -18,6 +18,9 @@ const STUCK: Duration = Duration::from_secs(90);
 /// How long a client waits for the answer when it asks to enter or to leave.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// What it says when it leaves. The room's answer has it too, other news that it is out have not.
+const FAREWELL: &str = "farewell";
+
 /// How often a client looks whether something is due.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -314,8 +317,10 @@ impl<'l> Member<'l> {
         let to = self.occupant(inner);
         inner.place = Place::Leaving(Instant::now());
         match &inner.client {
-            Some(client) => client
-                .send_xml(&format!("<presence type='unavailable' to='{}'/>", xml::escape(&to))),
+            Some(client) => client.send_xml(&format!(
+                "<presence type='unavailable' to='{}'><status>{FAREWELL}</status></presence>",
+                xml::escape(&to)
+            )),
             None => Ok(()),
         }
     }
@@ -386,10 +391,14 @@ impl<'l> Member<'l> {
         let x = stanza.element.get_child("x", muc_user);
         let destroyed = x.is_some_and(|x| x.has_child("destroy", muc_user));
         match &inner.place {
-            Place::Leaving(_) => inner.out(End::Left),
+            Place::Leaving(_) if stanza.child("status").is_some_and(|s| s.text() == FAREWELL) => {
+                inner.out(End::Left);
+            }
             // The answer to the question may still come.
             Place::Entering(_) => inner.diary.end(End::Told(how(stanza, destroyed))),
-            Place::Inside | Place::Outside => inner.out(End::Told(how(stanza, destroyed))),
+            Place::Leaving(_) | Place::Inside | Place::Outside => {
+                inner.out(End::Told(how(stanza, destroyed)))
+            }
         }
     }
 }
