@@ -31,8 +31,10 @@ struct Stay {
 pub struct Record {
     stays: VecDeque<Stay>,
     nick: String,
-    /// How often the room has let it in, or confirmed that it is in.
-    welcomes: u64,
+    /// The room has let it in, or confirmed that it is in.
+    welcomed: bool,
+    /// The number of the last welcome; before that of the record itself. None is given twice.
+    mark: u64,
 }
 
 impl Record {
@@ -55,7 +57,7 @@ impl Record {
     /// out, and it has not left. Of a record that nobody has kept up for a while that is known only
     /// when the room has spoken to the session again.
     pub fn is_inside(&self) -> bool {
-        self.welcomes > 0 && self.stays.back().is_some_and(|stay| stay.joined && !stay.left)
+        self.welcomed && self.stays.back().is_some_and(|stay| stay.joined && !stay.left)
     }
 
     /// The session has sent a presence to the room.
@@ -83,8 +85,8 @@ impl Record {
         self.nick = nick.to_owned();
     }
 
-    /// The room has sent a presence to the session.
-    fn incoming(&mut self, nick: &str, facts: Facts) {
+    /// The room has sent a presence to the session. `mark` is the number of a welcome, if it is one.
+    fn incoming(&mut self, nick: &str, facts: Facts, mark: u64) {
         if facts.is_error() {
             // The own server makes one for a newer stay while the end of an older is still to come.
             let asking = self.stays.iter().position(|stay| stay.pending > 0);
@@ -100,7 +102,7 @@ impl Record {
         if facts.is_own_available() {
             stay.pending = stay.pending.saturating_sub(1);
             stay.joined = true;
-            self.welcomes += 1;
+            (self.welcomed, self.mark) = (true, mark);
             if !stay.left {
                 self.nick = nick.to_owned();
             }
@@ -114,9 +116,10 @@ impl Record {
         }
     }
 
-    /// How often the room has said that the session is in.
-    pub fn welcomes(&self) -> u64 {
-        self.welcomes
+    /// Tells this record, and what the room has said of it, from every other: it changes when the room
+    /// says that the session is in.
+    pub fn mark(&self) -> u64 {
+        self.mark
     }
 
     fn pack(&self) -> String {
@@ -145,8 +148,8 @@ impl Record {
                 })
             })
             .collect::<Option<VecDeque<_>>>()?;
-        let welcomes = u64::from(stays.iter().any(|stay| stay.joined));
-        Some(Record { stays, nick: nick.to_owned(), welcomes })
+        let welcomed = stays.iter().any(|stay| stay.joined);
+        Some(Record { stays, nick: nick.to_owned(), welcomed, mark: 0 })
     }
 }
 
@@ -159,6 +162,8 @@ pub struct Consents {
     count: usize,
     /// Records that only wait for the room's answer to a leave.
     leaving: VecDeque<(Millis, Arc<str>, Arc<str>)>,
+    /// Marks given so far.
+    marks: u64,
 }
 
 #[derive(Debug)]
@@ -222,7 +227,8 @@ impl Consents {
         if self.count >= most.in_all || of_session >= most.of_session {
             return Change::Full;
         }
-        let mut record = Record::default();
+        self.marks += 1;
+        let mut record = Record { mark: self.marks, ..Record::default() };
         record.outgoing(nick, facts);
         self.put(room, session, Entry { record, left_at: None });
         Change::Changed
@@ -243,9 +249,11 @@ impl Consents {
     /// A room has sent a presence to a local session, plainly or carried.
     pub fn incoming(&mut self, session: &str, from: &str, facts: Facts) -> Change {
         let (room, nick) = (jid::bare(from), jid::resource(from).unwrap_or_default());
+        self.marks += 1;
+        let mark = self.marks;
         let Some(entry) = self.entry(room, session) else { return Change::None };
         let before = entry.record.clone();
-        entry.record.incoming(nick, facts);
+        entry.record.incoming(nick, facts, mark);
         if entry.record.stays.is_empty() {
             self.remove(room, session);
             Change::Closed
@@ -307,9 +315,13 @@ impl Consents {
 
     /// Takes a record that [`Consents::export`] gave; false if it is not in that form.
     pub fn import(&mut self, now: Millis, room: &str, session: &str, packed: &str) -> bool {
-        let Some(record) = Record::unpack(packed).filter(|record| !record.stays.is_empty()) else {
+        let Some(mut record) = Record::unpack(packed).filter(|record| !record.stays.is_empty())
+        else {
             return false;
         };
+        self.marks += 1;
+        let same = self.get(room, session).filter(|old| old.welcomed == record.welcomed);
+        record.mark = same.map_or(self.marks, Record::mark);
         self.remove(room, session);
         self.put(room, session, Entry { record, left_at: None });
         self.note_leaving(now, room, session);
@@ -319,7 +331,7 @@ impl Consents {
     /// Nobody has looked for a while: sessions may have left, and rooms may have put them out.
     pub fn mistrust(&mut self) {
         let entries = self.of_session.values_mut().flat_map(HashMap::values_mut);
-        entries.for_each(|entry| entry.record.welcomes = 0);
+        entries.for_each(|entry| entry.record.welcomed = false);
     }
 
     /// Every (room, session, record).

@@ -313,6 +313,36 @@ fn a_set_up_that_follows_at_once_forgets_nobody() {
     assert!(evicted(replica.setup(Millis(3), ROOM, &link("e3", &[user(0)]))));
 }
 
+#[test]
+fn a_doubt_about_one_stay_does_not_end_the_next() {
+    let mut replica = replica(&[]);
+    let (user0, nick) = (user(0), format!("{ROOM}/n0"));
+    let join = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+    let welcome = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
+    let is_out = |actions: &dmuc_core::Actions, n| {
+        let mut out = actions.list.iter();
+        out.any(|a| matches!(a, Action::Evict { session, .. } if **session == *user(n)))
+    };
+    replica.outgoing(Millis(0), &user(1), &format!("{ROOM}/n1"), join);
+    replica.setup(Millis(1), ROOM, &link("e1", &[user(0), user(1)]));
+    replica.incoming(Millis(2), &user0, &nick, welcome);
+    // Presences of both are under way when their link is gone: there may be an answer.
+    replica.outgoing(Millis(3), &user0, &nick, join);
+    let doubted = replica.setup(Millis(4), ROOM, &link("e2", &[user(1)]));
+    assert!(!is_out(&doubted, 0));
+    let doubted = replica.setup(Millis(4), ROOM, &link("e3", &[user(0)]));
+    assert!(!is_out(&doubted, 1));
+    // For the one there is, then he is out in the next epoch, and in again.
+    replica.incoming(Millis(5), &user0, &nick, welcome);
+    let out = replica.setup(Millis(6), ROOM, &link("e4", &[user(1)]));
+    assert!(is_out(&out, 0));
+    replica.outgoing(Millis(7), &user0, &nick, join);
+    replica.incoming(Millis(8), &user0, &nick, welcome);
+    let resolved = replica.tick(Millis(61_000));
+    assert!(!is_out(&resolved, 0), "that was another stay");
+    assert!(is_out(&resolved, 1), "nobody has answered him");
+}
+
 /// A replica by itself, with one member, and a hostile primary.
 fn replica(options: &[(&str, u64)]) -> Replica {
     let shared = Shared::new(Config::from_pairs(options).expect("options"));

@@ -42,8 +42,8 @@ pub fn is_question_id(id: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Doubt {
     until: Millis,
-    /// How often the room had let it in: if it has not again, the presence is lost.
-    welcomes: u64,
+    /// Its record's mark: if the room has not let it in since, the presence is lost.
+    mark: u64,
 }
 
 impl Link {
@@ -219,12 +219,12 @@ impl Replica {
     ) -> Option<String> {
         let record = self.consents.get(room, session)?;
         if record.is_joining() {
-            let (until, welcomes) = (now + ANSWER, record.welcomes());
+            let (until, mark) = (now + ANSWER, record.mark());
             // A room may take it in and leave it out again and again: that gives it no more time.
             let key = (room.clone(), session.clone());
-            let doubt = self.doubts.entry(key).or_insert(Doubt { until, welcomes });
-            if doubt.welcomes != welcomes {
-                *doubt = Doubt { until, welcomes };
+            let doubt = self.doubts.entry(key).or_insert(Doubt { until, mark });
+            if doubt.mark != mark {
+                *doubt = Doubt { until, mark };
             }
             self.alarm.by(doubt.until);
             return None;
@@ -256,9 +256,9 @@ impl Replica {
     /// Whoever has waited for an answer since a link was given up, and got none, is out.
     fn resolve_doubts(&mut self, now: Millis, out: &mut Vec<Action>) {
         let due = self.doubts.extract_if(.., |_, doubt| now >= doubt.until);
-        for ((room, session), Doubt { welcomes, .. }) in due.collect::<Vec<_>>() {
+        for ((room, session), Doubt { mark, .. }) in due.collect::<Vec<_>>() {
             let record = self.consents.get(&room, &session);
-            if record.is_some_and(|record| record.welcomes() == welcomes)
+            if record.is_some_and(|record| record.mark() == mark)
                 && let Some(nick) = self.evict(&room, &session, out)
             {
                 self.departures.remember(now, &room, &session, &nick);
