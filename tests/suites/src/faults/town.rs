@@ -419,10 +419,24 @@ impl<'l> Town<'l> {
             findings.ghosts += 1;
             findings.detail(|| format!("{ghost}: is a ghost"));
         }
+        if !findings.is_clean() {
+            self.keep_diaries();
+        }
         // They notice by themselves, as people do at some time.
         deaf.into_iter().for_each(Member::give_up);
         self.members.iter().for_each(|member| member.turn_over(last));
         findings
+    }
+
+    /// Writes what everybody has heard beside the servers' logs.
+    fn keep_diaries(&self) {
+        let at = self.begin.elapsed().as_secs();
+        let diaries: Vec<_> =
+            self.members.iter().map(|m| format!("{}: {:#?}\n", m.name(), m.diary())).collect();
+        let path = self.lab.dir().join(format!("diaries-{at}.txt"));
+        if let Err(error) = std::fs::write(&path, diaries.concat()) {
+            println!("{}: {error}", path.display());
+        }
     }
 
     fn note_delays(&self) {
