@@ -8,6 +8,9 @@
 //! answered, all up to his leave; and whoever believes to be inside, all of it. After he is told, he
 //! hears no more.
 //!
+//! What is looked at ends with the last message of all: something that was sent after it may be heard by
+//! one already and be on its way to another.
+//!
 //! When the room's server is killed the witness enters a new room, with a new order. A stay belongs
 //! to the one in which its beginning was heard.
 
@@ -127,6 +130,7 @@ fn add(to: &mut BTreeMap<String, u64>, from: BTreeMap<String, u64>) {
 /// The orders of a room, one for each time it came to life.
 pub struct Orders<'d> {
     orders: Vec<Order<'d>>,
+    last: &'d Event,
 }
 
 struct Order<'d> {
@@ -139,17 +143,18 @@ struct Order<'d> {
 }
 
 impl<'d> Orders<'d> {
-    /// As the witness heard them.
-    pub fn of(witness: &'d Diary) -> Self {
+    /// As the witness heard them, up to the last event.
+    pub fn of(witness: &'d Diary, last: &'d Event) -> Self {
         let order = |stay: &'d Stay| {
+            let events = until(&stay.heard, last);
             let mut places = HashMap::new();
-            for (n, event) in stay.heard.iter().enumerate() {
+            for (n, event) in events.iter().enumerate() {
                 places.entry(event).or_insert(n);
             }
             let (continued, ended) = (stay.start == Start::Continued, stay.end != End::In);
-            Order { events: &stay.heard, continued, ended, places }
+            Order { events, continued, ended, places }
         };
-        Self { orders: witness.stays.iter().map(order).collect() }
+        Self { orders: witness.stays.iter().map(order).collect(), last }
     }
 
     /// Judges all stays of an occupant.
@@ -176,7 +181,7 @@ impl<'d> Orders<'d> {
         let Some((order, start, begun)) = self.place(stay) else { return };
         let missing = BTreeSet::new();
         let mut walk = Walk { stay, order, start, begun, next: start, missing, blurred: false };
-        for (n, event) in stay.heard.iter().enumerate() {
+        for (n, event) in until(&stay.heard, self.last).iter().enumerate() {
             walk.blurred = stay.blurred.is_some_and(|blurred| n >= blurred);
             walk.hear(event, findings);
         }
@@ -216,6 +221,12 @@ impl<'d> Orders<'d> {
             }
         }
     }
+}
+
+/// The events up to this one.
+fn until<'e>(events: &'e [Event], last: &Event) -> &'e [Event] {
+    let end = events.iter().position(|event| event == last);
+    end.map_or(events, |end| &events[..=end])
 }
 
 /// Along an order with what somebody has heard.

@@ -401,7 +401,7 @@ impl<'l> Town<'l> {
         let mut deaf = Vec::new();
         {
             let order = self.members[0].diary();
-            let orders = Orders::of(&order);
+            let orders = Orders::of(&order, last);
             for member in &self.members[1..] {
                 findings += orders.judge(member.name(), &member.diary());
                 if member.is_inside() && !member.has_heard(last) {
