@@ -134,6 +134,23 @@ impl Diary {
         true
     }
 
+    /// The subject has come, as to who enters: his own presence with this status, after `at` events, has
+    /// let him in again. He sent it after `mark` events.
+    pub fn has_entered(&mut self, mark: usize, at: usize, status: String) {
+        let Some(stay) = self.open_mut().filter(|stay| mark <= at && at <= stay.heard.len()) else {
+            return;
+        };
+        // The presence itself may not be on record.
+        let heard = stay.heard.split_off((at + 1).min(stay.heard.len()));
+        let mut since = stay.heard.split_off(mark);
+        since.retain(Event::is_message);
+        stay.heard.append(&mut since);
+        stay.blurred = Some(stay.blurred.map_or(mark, |n| n.min(mark)));
+        let (nick, start) = (stay.nick.clone(), Start::Joined(status));
+        self.end(End::Unaware);
+        self.stays.push(Stay { nick, start, heard, blurred: None, repeated: None, end: End::In });
+    }
+
     /// The open stay ends, if there is one.
     pub fn end(&mut self, end: End) {
         let gone = matches!(end, End::Left | End::Told(_) | End::Unanswered | End::Closed);

@@ -65,6 +65,9 @@ struct Inner {
     stuck: Vec<(String, Instant)>,
     /// The `<status/>` of changes of presence, and after how many events of his stay he sent them.
     shown: Vec<(String, usize)>,
+    /// The last change of presence that came back: after how many events of his stay he sent it, after
+    /// how many it came, and its `<status/>`.
+    came_back: Option<(usize, usize, String)>,
     /// The room's server has died since he entered.
     room_died: bool,
     diary: Diary,
@@ -84,6 +87,7 @@ impl<'l> Member<'l> {
             asked: Vec::new(),
             stuck: Vec::new(),
             shown: Vec::new(),
+            came_back: None,
             room_died: false,
             diary: Diary::default(),
             arrivals: None,
@@ -341,6 +345,12 @@ impl<'l> Member<'l> {
                         arrivals.push((body.clone(), stanza.at));
                     }
                     inner.diary.message(body);
+                    inner.came_back = None;
+                } else if stanza.body().is_none()
+                    && stanza.child("subject").is_some()
+                    && let Some((mark, at, status)) = inner.came_back.take()
+                {
+                    inner.diary.has_entered(mark, at, status);
                 }
             }
             ("message", "error") => {
@@ -357,9 +367,9 @@ impl<'l> Member<'l> {
                 // A change of presence that was sent before he was put out and came after it, or to
                 // a room that is a new one: some rooms take that for a join.
                 let shown = inner.shown.iter().position(|(shown, _)| own && *shown == status);
-                let mark = shown.map(|shown| inner.shown.drain(..=shown).next_back());
+                let mark = shown.and_then(|shown| inner.shown.drain(..=shown).next_back());
                 let unaware =
-                    mark.flatten().is_some_and(|(_, mark)| inner.diary.has_entered_unaware(mark));
+                    mark.as_ref().is_some_and(|(_, mark)| inner.diary.has_entered_unaware(*mark));
                 let strange = unaware || inner.room_died || inner.diary.open().is_none();
                 if own && (answered.is_some() || strange) {
                     inner.room_died = false;
@@ -372,6 +382,7 @@ impl<'l> Member<'l> {
                         inner.diary.blur();
                     }
                 } else if !nick.is_empty() {
+                    inner.came_back = mark.map(|(status, mark)| (mark, inner.diary.mark(), status));
                     inner.diary.presence(nick, status);
                 }
             }
