@@ -162,14 +162,15 @@ impl Diary {
         }
     }
 
-    /// A message that is not history.
-    pub fn message(&mut self, body: String) {
+    /// A message that is not history. `asking`: he has asked to enter. Prosody lets what is newest
+    /// overtake the rest when a stream opens, so that a message may come before the answer.
+    pub fn message(&mut self, body: String, asking: bool) {
         // What comes after an error of his own server, or after he has left without an answer, is
         // not the room's fault: it has not told him that he is out.
         let told = self.stays.last().is_some_and(|s| matches!(s.end, End::Left | End::Told(_)));
         match self.open_mut() {
             Some(stay) => stay.heard.push(Event::Message(body)),
-            None if told => self.strays.push(body),
+            None if told && !asking => self.strays.push(body),
             None => {}
         }
     }

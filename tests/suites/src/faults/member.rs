@@ -344,7 +344,8 @@ impl<'l> Member<'l> {
                     if let Some(arrivals) = &mut inner.arrivals {
                         arrivals.push((body.clone(), stanza.at));
                     }
-                    inner.diary.message(body);
+                    let asking = !inner.asked.is_empty();
+                    inner.diary.message(body, asking);
                     inner.came_back = None;
                 } else if stanza.body().is_none()
                     && stanza.child("subject").is_some()
