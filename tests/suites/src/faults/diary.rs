@@ -64,6 +64,8 @@ pub struct Stay {
     /// After so many events only messages are on record: he has asked to enter again, and presences
     /// may be of the list that answers this.
     pub blurred: Option<usize>,
+    /// Messages that have overtaken the own presence.
+    pub early: Vec<Event>,
     /// He has been told a presence once more, as in the list for those who enter, after so many events.
     pub repeated: Option<usize>,
     /// How it ended.
@@ -79,6 +81,8 @@ pub struct Diary {
     pub strays: Vec<String>,
     /// Own stanzas that came back with another error, by condition.
     pub bounces: BTreeMap<String, u64>,
+    /// Messages since he has asked to enter.
+    early: Vec<Event>,
     /// The status of each occupant heard of.
     statuses: BTreeMap<String, String>,
 }
@@ -100,6 +104,7 @@ impl Diary {
             nick: nick.to_owned(),
             start: Start::Joined(status.to_owned()),
             heard: Vec::new(),
+            early: std::mem::take(&mut self.early),
             blurred: None,
             repeated: None,
             end: End::In,
@@ -148,7 +153,8 @@ impl Diary {
         stay.blurred = Some(stay.blurred.map_or(mark, |n| n.min(mark)));
         let (nick, start) = (stay.nick.clone(), Start::Joined(status));
         self.end(End::Unaware);
-        self.stays.push(Stay { nick, start, heard, blurred: None, repeated: None, end: End::In });
+        let (early, blurred, repeated) = (Vec::new(), None, None);
+        self.stays.push(Stay { nick, start, heard, early, blurred, repeated, end: End::In });
     }
 
     /// The open stay ends, if there is one.
@@ -170,7 +176,8 @@ impl Diary {
         let told = self.stays.last().is_some_and(|s| matches!(s.end, End::Left | End::Told(_)));
         match self.open_mut() {
             Some(stay) => stay.heard.push(Event::Message(body)),
-            None if told && !asking => self.strays.push(body),
+            None if asking => self.early.push(Event::Message(body)),
+            None if told => self.strays.push(body),
             None => {}
         }
     }

@@ -185,6 +185,7 @@ impl<'d> Orders<'d> {
             walk.blurred = stay.blurred.is_some_and(|blurred| n >= blurred);
             walk.hear(event, findings);
         }
+        walk.missing.retain(|&n| !stay.early.contains(&order.events[n]));
         for &n in &walk.missing {
             findings.lose(&order.events[n]);
         }
