@@ -92,7 +92,7 @@ impl Room {
 
     /// A room that did not take the word for it keeps the occupant: serve it plainly.
     pub(super) fn release_failing(&mut self, now: Millis, number: usize) {
-        for session in self.sessions.numbers_of_domain(number) {
+        for session in self.sessions.of_domain(number) {
             let session = self.sessions.get_mut(session);
             if let Seat::Failing(until) = session.seat {
                 if now >= until {

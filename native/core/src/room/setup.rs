@@ -76,6 +76,7 @@ impl Room {
         let mut listed = Vec::new();
         let mut len = 0;
         for session in self.sessions.of_domain(number) {
+            let session = self.sessions.get_mut(session);
             if matches!(session.seat, Seat::Failing(_)) {
                 continue;
             }
@@ -221,6 +222,7 @@ impl Room {
     /// Without a link nobody has a place in an audience.
     pub(super) fn unseat(&mut self, number: usize) {
         for session in self.sessions.of_domain(number) {
+            let session = self.sessions.get_mut(session);
             if matches!(session.seat, Seat::At(_) | Seat::Refused) {
                 session.seat = Seat::None;
             }
