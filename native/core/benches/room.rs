@@ -23,10 +23,10 @@ const GONE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
 
 /// Occupants, and servers that they are spread over.
 const SIZES: &[(usize, usize)] =
-    &[(100, 5), (1000, 5), (1000, 50), (10_000, 5), (10_000, 50), (10_000, 500)];
+    &[(100, 5), (1000, 5), (1000, 50), (10_000, 5), (10_000, 50), (10_000, 500), (10_000, 5000)];
 
 /// Occupants of one replica.
-const AUDIENCES: &[usize] = &[20, 200, 2000, 10_000];
+const AUDIENCES: &[usize] = &[2, 20, 200, 2000, 10_000];
 
 /// Events after which a replica acknowledges.
 const ACK_EVERY: u32 = 32;
