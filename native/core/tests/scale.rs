@@ -3,7 +3,7 @@
 
 mod wide;
 
-use dmuc_core::Counter;
+use dmuc_core::{Action, Config, Counter, Element, Facts, Incoming, Millis, Replica, Shared};
 use wide::{Act, Figures, World};
 
 const SERVERS: u32 = 1000;
@@ -52,7 +52,7 @@ fn lean(figures: &Figures, broadcasts: u64, stanza: u64, own: u64) {
 }
 
 /// Bytes of an envelope with one operation beside the stanza that it carries.
-const MARKUP: u64 = 330;
+const MARKUP: u64 = 260;
 
 #[test]
 fn a_broadcast_is_one_envelope_for_each_of_a_thousand_servers() {
@@ -103,4 +103,54 @@ fn a_storm_of_joins_costs_what_is_new() {
     let left = world.play(Act::Leave, &late, 20_000, 10);
     assert_eq!(left.envelopes, servers * late.len() as u64);
     sound(&world);
+}
+
+#[test]
+fn a_room_wakes_for_many_links_at_once() {
+    let mut world = linked();
+    // The links came up one after the other, and so they are probed.
+    let idle = world.play(Act::Say, &[], 0, 300);
+    sound(&world);
+    assert!(idle.envelopes >= 4 * u64::from(SERVERS), "{idle:?}");
+    assert!(idle.ticks <= 150, "{} ticks of the room in five minutes", idle.ticks);
+}
+
+#[test]
+fn a_replica_wakes_for_many_rooms_at_once() {
+    let shared = Shared::new(Config::default());
+    let mut replica = Replica::new("b.test", 1, shared);
+    let join = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+    let rooms: Vec<String> = (0..1000).map(|n| format!("room{n}@conference.a.test")).collect();
+    for (n, room) in rooms.iter().enumerate() {
+        let user = format!("u{n}@b.test/r");
+        replica.outgoing(Millis(0), &user, &format!("{room}/nick"), join);
+        let mut offer = Element::new("link").with("epoch", "e").with("stream", "s");
+        for (name, value) in [("size", 1), ("hold", 10_000), ("ping", 60_000)] {
+            offer = offer.with(name, value);
+        }
+        offer = offer.with("max-bytes", 262_144);
+        offer.children.push(Element::new("enter").with("i", 0).with("jid", user));
+        replica.setup(Millis(0), room, &offer);
+    }
+    // What is looked at once after a set-up.
+    let mut wake = replica.tick(Millis(60_000)).wake;
+    for (room, now) in rooms.iter().zip(60_001..) {
+        let facts = Facts(Facts::MESSAGE | Facts::GROUPCHAT);
+        let payload = Incoming { facts, from: room.clone(), has_to: false, packed: None };
+        let mut cast = Element::new("cast").with("n", 1);
+        cast.payload = Some(payload);
+        let mut envelope = Element::new("envelope").with("epoch", "e").with("seq", 1);
+        envelope.children.push(cast);
+        let told = replica.envelope(Millis(now), room, "dmuc-e.1", &envelope).wake;
+        wake = [wake, told].into_iter().flatten().min();
+    }
+    let (mut ticks, mut reports) = (0, 0);
+    while reports < rooms.len() {
+        let actions = replica.tick(wake.expect("more to report"));
+        reports += actions.list.iter().filter(|a| matches!(a, Action::Report { .. })).count();
+        wake = actions.wake;
+        ticks += 1;
+    }
+    assert_eq!(reports, rooms.len(), "each link once");
+    assert!(ticks <= 10, "{ticks} ticks");
 }

@@ -57,7 +57,7 @@ impl Room {
                 if oldest.is_some_and(|at| now >= at + config.ack_timeout) {
                     return self.split(now, number, UNACKNOWLEDGED, out);
                 }
-                if now >= probe_time(link, config) {
+                if now + slack(link, config) >= probe_time(link, config) {
                     if link.audience.seats.all().is_empty() && link.sent.is_empty() {
                         return self.end(now, number, "no occupants left", out);
                     }
@@ -151,6 +151,16 @@ impl Room {
 
 /// When a link wants a probe: sooner if something on it is not acknowledged.
 fn probe_time(link: &Link, config: &Config) -> Millis {
+    link.last_sent + probe_wait(link, config)
+}
+
+fn probe_wait(link: &Link, config: &Config) -> u64 {
     let wait = if link.sent.is_empty() { config.ping_interval } else { config.probe_after };
-    link.last_sent + wait.min(config.ping_interval)
+    wait.min(config.ping_interval)
+}
+
+/// How much earlier a link is probed if the room is awake anyway: it wakes for all links of which one
+/// is due, and not for each of thousands by itself.
+fn slack(link: &Link, config: &Config) -> u64 {
+    probe_wait(link, config) / 16
 }
