@@ -154,3 +154,21 @@ fn a_replica_wakes_for_many_rooms_at_once() {
     assert_eq!(reports, rooms.len(), "each link once");
     assert!(ticks <= 10, "{ticks} ticks");
 }
+
+#[test]
+fn what_replicas_keep_is_bounded_for_all_links_together() {
+    let shared = Shared::new(Config::from_pairs(&[("max_slots_total", 2500)]).expect("options"));
+    let mut world = World::with(&[2; 100], Some(shared.clone()));
+    let all: Vec<u32> = (0..200).collect();
+    world.play(Act::Join, &all, 1000, 20);
+    world.show();
+    world.play(Act::Away, &all, 10_000, 20);
+    assert_eq!(world.verdict(), Ok(()));
+    // 200 presences at 100 servers.
+    assert_eq!(shared.slots(), 2500);
+    assert!(shared.counters.get(Counter::LimitHit) >= 20_000 - 2500);
+    let gone: Vec<u32> = (0..200).collect();
+    world.play(Act::Leave, &gone, 10_000, 200);
+    assert_eq!(world.verdict(), Ok(()));
+    assert_eq!((world.linked(), shared.slots()), (0, 0), "links that have ended keep nothing");
+}

@@ -337,7 +337,7 @@ impl Room {
     pub(super) fn check_buffer(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
         let domain = &mut self.domains[number];
         let full = match &domain.state {
-            State::Linked(link) => is_full(&self.shared, link.copies, link.bytes.bytes()),
+            State::Linked(link) => is_full(&self.shared, link.copies, link.bytes.amount()),
             State::Held(hold) => hold.is_full(&self.shared),
             _ => false,
         };

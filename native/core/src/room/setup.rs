@@ -141,7 +141,7 @@ impl Room {
                 Some(accept) => {
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
-                    link.slots.limit(&self.shared.config, accept.slots, accept.slot_bytes);
+                    link.slots.limit(&self.shared, accept.slots, accept.slot_bytes);
                     self.refused_at_once(&mut link, &accept, &mut out);
                     if link.audience.seats.all().is_empty() && link.unlisted.is_empty() {
                         // The replica keeps no link for nobody.

@@ -77,8 +77,14 @@ pub struct World {
 impl World {
     /// Servers with so many users each.
     pub fn new(users: &[u32], dmuc: bool) -> Self {
+        World::with(users, dmuc.then(|| Shared::new(Config::default())))
+    }
+
+    /// The same, with these options at the room's server if it has dmuc.
+    pub fn with(users: &[u32], shared: Option<Arc<Shared>>) -> Self {
         let mut rng = Rng::with_seed(6);
-        let shared = Shared::new(Config::default());
+        let dmuc = shared.is_some();
+        let shared = shared.unwrap_or_default();
         let of_homes = Shared::new(Config::default());
         let mut homes = Vec::new();
         let mut sessions = Vec::new();
