@@ -52,7 +52,7 @@ struct List {
     to: RoaringBitmap,
     slots: BTreeMap<u64, Payload>,
     /// Each nick once: two presences of one occupant stay in their order.
-    nicks: HashSet<Box<str>>,
+    nicks: HashSet<Arc<str>>,
 }
 
 /// Writes envelopes for one domain.
@@ -224,7 +224,7 @@ impl<'a> Composer<'a> {
             List { to: set.clone(), slots: BTreeMap::new(), nicks: HashSet::new() }
         });
         list.slots.insert(slot, payload.clone());
-        list.nicks.insert(payload.nick().into());
+        list.nicks.insert(payload.nick().clone());
         self.len += SLOT_LEN;
         self.replayed += set.len();
     }

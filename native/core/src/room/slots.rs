@@ -129,7 +129,7 @@ impl Slots {
             self.messages.insert(self.uses, slot);
             Of::Message(self.uses)
         } else {
-            let nick: Arc<str> = payload.nick().into();
+            let nick = payload.nick().clone();
             self.presences.entry(nick.clone()).or_default()[class as usize] = Some(slot);
             Of::Presence(nick, class)
         };
