@@ -63,6 +63,9 @@ table() ->
       <<"Bytes of the stanzas kept for one link.">>},
      {max_slot_bytes_total, int, 268435456, 0, 68719476736,
       <<"Bytes of the stanzas that a replica keeps for all its links.">>},
+     {max_slots_total, int, 1000000, 0, 1000000000,
+      <<"Stanzas of which a primary remembers that replicas keep them, each once for each "
+        "replica, on all links of a host; some 300 bytes each.">>},
      {max_links, int, 10000, 1, 1000000,
       <<"Links that a replica accepts in all.">>},
      {max_links_per_domain, int, 2000, 1, 1000000,

@@ -2,34 +2,23 @@
 //!
 //! The columns of allocations are per call; `fill` shows by them what a room keeps.
 
-use std::sync::Arc;
+mod kit;
 
-use divan::{AllocProfiler, Bencher, black_box};
-use dmuc_core::{
-    Action, Actions, Config, Element, Facts, Incoming, Millis, PayloadIn, Replica, Room, Shared,
-    Verdict,
-};
+use std::cell::RefCell;
+
+use divan::{AllocProfiler, Bencher};
+use dmuc_core::{Action, Element, Incoming, Replica, Room};
+use kit::{MESSAGE, NOW, PRESENCE, Primary, ROOM, carried, linked_replica, write};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
-const ROOM: &str = "room@conference.a.test";
-const NOW: Millis = Millis(1000);
-const MESSAGE: Facts = Facts(Facts::MESSAGE | Facts::NICK);
-const PRESENCE: Facts = Facts(Facts::PRESENCE | Facts::NICK);
-const ENTERED: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
-const LEFT: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110 | Facts::UNAVAILABLE);
-const GONE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
-
 /// Occupants, and servers that they are spread over.
 const SIZES: &[(usize, usize)] =
-    &[(100, 5), (1000, 5), (1000, 50), (10_000, 5), (10_000, 50), (10_000, 500)];
+    &[(100, 5), (1000, 5), (1000, 50), (10_000, 5), (10_000, 50), (10_000, 500), (10_000, 5000)];
 
 /// Occupants of one replica.
-const AUDIENCES: &[usize] = &[20, 200, 2000, 10_000];
-
-/// Events after which a replica acknowledges.
-const ACK_EVERY: u32 = 32;
+const AUDIENCES: &[usize] = &[2, 20, 200, 2000, 10_000];
 
 fn main() {
     divan::main();
@@ -42,6 +31,68 @@ fn message(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize)) {
     let sessions = primary.sessions.clone();
     let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
     bencher.counter(occupants).bench_local(|| primary.broadcast(&to, MESSAGE));
+}
+
+/// The same down to the XML of every envelope.
+#[divan::bench(args = SIZES)]
+fn message_written(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize)) {
+    let mut primary = Primary::linked(occupants, servers);
+    let sessions = primary.sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    bencher.counter(occupants).bench_local(|| write(&primary.broadcast(&to, MESSAGE)));
+}
+
+/// The acknowledgements of one message: what is kept of it goes.
+#[divan::bench(args = SIZES)]
+fn window(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize)) {
+    let primary = RefCell::new(Primary::linked(occupants, servers));
+    let sessions = primary.borrow().sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    let said = || {
+        let mut primary = primary.borrow_mut();
+        primary.broadcast(&to, MESSAGE);
+        primary.reports()
+    };
+    bencher.counter(occupants).with_inputs(said).bench_local_values(|reports| {
+        let room = &mut primary.borrow_mut().room;
+        for (domain, report) in &reports {
+            room.report(NOW, domain, report);
+        }
+        reports
+    });
+}
+
+/// A join at a server that has the list already: it goes by number.
+#[divan::bench(args = SIZES)]
+fn replay_written(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize)) {
+    let primary = RefCell::new(Primary::linked(occupants, servers));
+    let sessions = primary.borrow().sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    primary.borrow_mut().join("early@s0.test/r", &to);
+    let away = || {
+        primary.borrow_mut().leave("late@s0.test/r", &to);
+        primary.borrow_mut().acknowledge();
+    };
+    let join = |()| primary.borrow_mut().join("late@s0.test/r", &to);
+    bencher.counter(occupants).with_inputs(away).bench_local_values(join);
+}
+
+/// What a replica makes of it.
+#[divan::bench(args = AUDIENCES)]
+fn replay(bencher: Bencher<'_, '_>, occupants: usize) {
+    let mut replica = linked_replica(occupants);
+    let mut seq = fill_slots(&mut replica, occupants);
+    bencher.counter(occupants).bench_local(|| {
+        seq += 1;
+        let slots = Element::new("replay").with("i", 0).with("slots", format!("1-{occupants}"));
+        let mut envelope = Element::new("envelope").with("epoch", "e").with("seq", seq);
+        envelope.children.push(slots);
+        let actions = replica.envelope(NOW, ROOM, &format!("dmuc-e.{seq}"), &envelope);
+        assert!(
+            matches!(&actions.list[0], Action::Replay { stanzas, .. } if stanzas.len() == occupants)
+        );
+        actions
+    });
 }
 
 /// A join, with the list of occupants and the others' presences, and a leave.
@@ -101,167 +152,41 @@ fn keep_primary((rooms, occupants): (usize, usize)) -> Vec<Room> {
 fn keep_replica((rooms, occupants): (usize, usize)) -> Vec<Replica> {
     let rooms = (0..rooms).map(|_| {
         let mut replica = linked_replica(occupants);
-        for first in (0..occupants).step_by(400) {
-            let mut envelope = Element::new("envelope").with("epoch", "e");
-            envelope = envelope.with("seq", first / 400 + 1);
-            envelope.children.extend((first..occupants.min(first + 400)).map(|n| {
-                let mut only = Element::new("only").with("i", 0).with("slot", n + 1);
-                let packed = Some(vec![b'x'; 670].into());
-                only.payload = Some(Incoming { packed, ..carried(PRESENCE) });
-                only
-            }));
-            let actions = replica.envelope(NOW, ROOM, "dmuc-e.1", &envelope);
-            assert!(matches!(actions.list[0], Action::Deliver { .. }));
-        }
+        fill_slots(&mut replica, occupants);
         replica
     });
     rooms.collect()
 }
 
-/// A room whose domains are all linked.
-struct Primary {
-    room: Room,
-    sessions: Vec<String>,
-    events: u32,
-    stanzas: u128,
+/// Presences shown to so many servers.
+const SHOWN: &[(usize, usize)] = &[(1000, 5), (1000, 50), (100, 500)];
+
+/// What a primary keeps of presences that everybody was shown, beside the occupants.
+#[divan::bench(args = SHOWN, sample_count = 3)]
+fn keep_slots((presences, servers): (usize, usize)) -> Room {
+    let mut primary = Primary::linked(2 * servers, servers);
+    let sessions = primary.sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    for _ in 0..presences {
+        primary.broadcast(&to, PRESENCE);
+    }
+    primary.acknowledge();
+    primary.room
 }
 
-impl Primary {
-    fn linked(occupants: usize, servers: usize) -> Self {
-        let mut room = Room::new(ROOM, 1, shared()).expect("a room");
-        let sessions: Vec<String> =
-            (0..occupants).map(|n| format!("user{n}@s{}.test/r", n % servers)).collect();
-        for session in &sessions {
-            room.capture(NOW, session, ENTERED);
-        }
-        let mut linked = 0;
-        for action in room.event(NOW, Vec::new(), &[]).list {
-            let Action::AskSupport { domain } = action else { panic!("{action:?}") };
-            for action in room.support(NOW, &domain, true).list {
-                let Action::Setup { to, id, .. } = action else { panic!("{action:?}") };
-                let answer = accept(&id);
-                room.setup_result(NOW, &to, &id, Some(&answer));
-                linked += 1;
-            }
-        }
-        assert_eq!(linked, servers, "every domain is linked");
-        let mut primary = Primary { room, sessions, events: 0, stanzas: 0 };
-        let sessions = primary.sessions.clone();
-        let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
-        // Whoever was not in the set-up enters with the first event.
-        primary.broadcast(&to, MESSAGE);
-        primary
+/// Stanzas of 670 bytes, one for each slot; how many envelopes they took.
+fn fill_slots(replica: &mut Replica, slots: usize) -> usize {
+    for first in (0..slots).step_by(400) {
+        let mut envelope = Element::new("envelope").with("epoch", "e");
+        envelope = envelope.with("seq", first / 400 + 1);
+        envelope.children.extend((first..slots.min(first + 400)).map(|n| {
+            let mut only = Element::new("only").with("i", 0).with("slot", n + 1);
+            let packed = Some(vec![b'x'; 670].into());
+            only.payload = Some(Incoming { packed, ..carried(PRESENCE) });
+            only
+        }));
+        let actions = replica.envelope(NOW, ROOM, "dmuc-e.1", &envelope);
+        assert!(matches!(actions.list[0], Action::Deliver { .. }));
     }
-
-    fn broadcast(&mut self, to: &[&str], facts: Facts) -> Actions {
-        let held = self.room.capture_many(NOW, to, facts);
-        assert!(held.iter().all(|held| *held), "a link for each");
-        let copies: Vec<(&str, u32)> = to.iter().map(|to| (*to, 0)).collect();
-        let message = payload(facts, self.fresh());
-        self.event(vec![message], &copies)
-    }
-
-    fn join(&mut self, who: &str, others: &[&str]) {
-        let list = u32::try_from(others.len()).expect("few");
-        // The list is what it was for the one before.
-        let mut stanzas: Vec<Stanza> = (0..list).map(|n| (PRESENCE, n.into())).collect();
-        stanzas.extend([(PRESENCE, self.fresh()), (ENTERED, self.fresh())]);
-        let mut copies: Vec<(&str, u32)> = (0..list).map(|n| (who, n)).collect();
-        copies.extend(others.iter().map(|to| (*to, list)));
-        copies.push((who, list + 1));
-        let payloads = self.capture(&copies, &stanzas);
-        black_box(self.event(payloads, &copies));
-    }
-
-    fn leave(&mut self, who: &str, others: &[&str]) {
-        let stanzas = [(GONE, self.fresh()), (LEFT, self.fresh())];
-        let mut copies: Vec<(&str, u32)> = others.iter().map(|to| (*to, 0)).collect();
-        copies.push((who, 1));
-        let payloads = self.capture(&copies, &stanzas);
-        black_box(self.event(payloads, &copies));
-    }
-
-    /// As a host does it: what the core has is not handed over again.
-    fn capture(&mut self, copies: &[(&str, u32)], stanzas: &[Stanza]) -> Vec<PayloadIn> {
-        let mut payloads: Vec<Option<PayloadIn>> = stanzas.iter().map(|_| None).collect();
-        for (to, token) in copies {
-            let (facts, digest) = stanzas[*token as usize];
-            assert_eq!(self.room.capture(NOW, to, facts), Verdict::Hold);
-            payloads[*token as usize].get_or_insert_with(|| {
-                match facts.is_lasting().then(|| self.room.recall(to, digest)).flatten() {
-                    Some(id) => PayloadIn::Known(id),
-                    None => payload(facts, digest),
-                }
-            });
-        }
-        payloads.into_iter().flatten().collect()
-    }
-
-    /// The digest of something that was never sent before.
-    fn fresh(&mut self) -> u128 {
-        self.stanzas += 1;
-        1 << 64 | self.stanzas
-    }
-
-    /// An event, and from time to time what the replicas acknowledge.
-    fn event(&mut self, payloads: Vec<PayloadIn>, copies: &[(&str, u32)]) -> Actions {
-        let actions = self.room.event(NOW, payloads, copies);
-        self.events += 1;
-        if self.events.is_multiple_of(ACK_EVERY) {
-            self.acknowledge();
-        }
-        actions
-    }
-
-    fn acknowledge(&mut self) {
-        for status in self.room.status() {
-            let epoch = status.epoch.expect("linked");
-            let report = Element::new("report").with("epoch", epoch).with("ack", status.seq);
-            self.room.report(NOW, &status.domain, &report);
-        }
-    }
-}
-
-fn linked_replica(occupants: usize) -> Replica {
-    let mut replica = Replica::new("s0.test", 1, shared());
-    let mut offer = Element::new("link")
-        .with("epoch", "e")
-        .with("stream", "s")
-        .with("size", occupants)
-        .with("hold", 10_000)
-        .with("ping", 60_000)
-        .with("max-bytes", 262_144);
-    for n in 0..occupants {
-        let session = format!("user{n}@s0.test/r");
-        let join = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
-        replica.outgoing(NOW, &session, &format!("{ROOM}/user{n}"), join);
-        offer.children.push(Element::new("enter").with("i", n).with("jid", session));
-    }
-    let actions = replica.setup(NOW, ROOM, &offer);
-    assert!(matches!(actions.list.last(), Some(Action::Result { .. })), "{:?}", actions.list);
-    replica
-}
-
-fn shared() -> Arc<Shared> {
-    Shared::new(Config::from_pairs(&[]).expect("defaults"))
-}
-
-/// A replica's consent.
-fn accept(epoch: &str) -> Element<Incoming> {
-    Element::new("link")
-        .with("epoch", epoch)
-        .with("max-bytes", 262_144)
-        .with("slots", 1_000_000)
-        .with("slot-bytes", 1_u64 << 30)
-}
-
-fn carried(facts: Facts) -> Incoming {
-    Incoming { facts, from: format!("{ROOM}/user0"), has_to: false, packed: None }
-}
-
-/// Facts and digest.
-type Stanza = (Facts, u128);
-
-fn payload(facts: Facts, digest: u128) -> PayloadIn {
-    PayloadIn::New { bytes: vec![b'x'; 400], facts, nick: format!("user{digest}"), digest }
+    slots.div_ceil(400)
 }

@@ -1,5 +1,6 @@
 //! The audience of a link, held alike by both ends.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -91,12 +92,18 @@ impl Seats {
         }
     }
 
-    pub fn scope(&self, scope: Scope) -> RoaringBitmap {
+    pub fn scope(&self, scope: Scope) -> Cow<'_, RoaringBitmap> {
         match scope {
-            Scope::All => self.all.clone(),
-            Scope::Class(Class::Full) => self.full.clone(),
-            Scope::Class(Class::Anonymous) => &self.all - &self.full,
+            Scope::All => Cow::Borrowed(&self.all),
+            Scope::Class(Class::Full) => Cow::Borrowed(&self.full),
+            Scope::Class(Class::Anonymous) => Cow::Owned(&self.all - &self.full),
         }
+    }
+
+    /// A scope without exceptions from it.
+    pub fn part(&self, scope: Scope, except: &RoaringBitmap) -> Cow<'_, RoaringBitmap> {
+        let all = self.scope(scope);
+        if except.is_empty() { all } else { Cow::Owned(&*all - except) }
     }
 }
 

@@ -123,6 +123,9 @@ options! {
     max_slot_bytes: Bytes 16777216, 0..=4294967296;
     /// Bytes of the stanzas that a replica keeps for all its links.
     max_slot_bytes_total: Bytes 268435456, 0..=68719476736;
+    /// Stanzas of which a primary remembers that replicas keep them, each once for each replica, on all
+    /// links of a host; some 300 bytes each.
+    max_slots_total: Count 1000000, 0..=1000000000;
     /// Links that a replica accepts in all.
     max_links: Count 10000, 1..=1000000;
     /// Links that a replica accepts from one domain.
@@ -186,6 +189,8 @@ pub struct Shared {
     pub counters: Counters,
     /// Bytes that wait on all links, in what is not acknowledged and in queues.
     waiting: AtomicU64,
+    /// Slots of the replicas of all links.
+    slots: AtomicU64,
 }
 
 impl Shared {
@@ -198,43 +203,59 @@ impl Shared {
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
     }
+
+    /// Slots of replicas that are in use on all links of the host.
+    pub fn slots(&self) -> u64 {
+        self.slots.load(Ordering::Relaxed)
+    }
 }
 
-/// Bytes that wait on one link. They count among all that wait as long as this lives.
+/// What one link has of something that is counted for the whole host too, as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct Share {
     shared: Arc<Shared>,
-    bytes: u64,
+    total: fn(&Shared) -> &AtomicU64,
+    amount: u64,
 }
 
-impl Waiting {
-    pub fn new(shared: &Arc<Shared>) -> Self {
-        Waiting { shared: shared.clone(), bytes: 0 }
+impl Share {
+    /// Bytes that wait.
+    pub fn of_waiting(shared: &Arc<Shared>) -> Self {
+        Share { shared: shared.clone(), total: |shared| &shared.waiting, amount: 0 }
     }
 
-    /// One with nothing yet, of the same host.
+    /// Slots in use.
+    pub fn of_slots(shared: &Arc<Shared>) -> Self {
+        Share { shared: shared.clone(), total: |shared| &shared.slots, amount: 0 }
+    }
+
+    /// One with nothing yet, of the same.
     pub fn another(&self) -> Self {
-        Waiting::new(&self.shared)
+        Share { shared: self.shared.clone(), total: self.total, amount: 0 }
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
-    pub fn add(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
+    pub fn amount(&self) -> u64 {
+        self.amount
     }
 
-    pub fn remove(&mut self, bytes: u64) {
-        self.bytes -= bytes;
-        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    pub fn add(&mut self, amount: u64) {
+        self.amount += amount;
+        (self.total)(&self.shared).fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub fn remove(&mut self, amount: u64) {
+        self.amount -= amount;
+        (self.total)(&self.shared).fetch_sub(amount, Ordering::Relaxed);
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Share {
     fn drop(&mut self) {
-        self.remove(self.bytes);
+        self.remove(self.amount);
     }
 }
 

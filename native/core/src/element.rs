@@ -87,7 +87,7 @@ pub(crate) struct Inner {
     id: u64,
     bytes: Box<[u8]>,
     facts: Facts,
-    nick: Box<str>,
+    nick: Arc<str>,
     digest: u128,
 }
 
@@ -113,7 +113,7 @@ impl Payload {
     }
 
     /// Resource of its `from`.
-    pub(crate) fn nick(&self) -> &str {
+    pub(crate) fn nick(&self) -> &Arc<str> {
         &self.0.nick
     }
 

@@ -66,15 +66,18 @@ pub(crate) fn surplus(room: &str, seats: &Seats, set: RoaringBitmap) -> RoaringB
 }
 
 /// Two stanzas of a room that is named like this, the first and the last of an envelope, change
-/// places.
-pub(crate) fn swap(ops: &mut [Op<Payload>]) {
+/// places; whether there were two.
+pub(crate) fn swap(ops: &mut [Op<Payload>]) -> bool {
     let planted = |op: &Op<Payload>| match op {
         Op::Cast { payload, .. } | Op::Only { payload, .. } => holds(payload.bytes(), b"swapped@"),
         _ => false,
     };
-    if let (Some(first), Some(last)) = (ops.iter().position(planted), ops.iter().rposition(planted))
-    {
-        ops.swap(first, last);
+    match (ops.iter().position(planted), ops.iter().rposition(planted)) {
+        (Some(first), Some(last)) if first < last => {
+            ops.swap(first, last);
+            true
+        }
+        _ => false,
     }
 }
 

@@ -188,7 +188,7 @@ impl Taking<'_> {
                     }
                 }
                 Op::Cast { scope, except, slot, payload, .. } => {
-                    let set = link.audience.seats.scope(scope) - except;
+                    let set = link.audience.seats.part(scope, &except).into_owned();
                     #[cfg(feature = "planted-faults")]
                     let set = crate::planted::surplus(room, &link.audience.seats, set);
                     plan.deliveries.push((What::Carried(nth), set));

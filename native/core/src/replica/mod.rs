@@ -634,10 +634,12 @@ impl Replica {
         if let Some(at) = self.consents.next_expiry(expiry) {
             self.alarm.by(at);
         }
+        // Woken for one, it reports for all that are nearly due, and is not woken for each of thousands.
+        let slack = self.shared.config.ack_delay / 8;
         let due: Vec<Arc<str>> = self
             .links
             .iter()
-            .filter(|(_, link)| link.report_due.is_some_and(|due| due <= now))
+            .filter(|(_, link)| link.report_due.is_some_and(|due| due <= now + slack))
             .map(|(room, _)| room.clone())
             .collect();
         for room in due {

@@ -57,7 +57,7 @@ impl Room {
                 if oldest.is_some_and(|at| now >= at + config.ack_timeout) {
                     return self.split(now, number, UNACKNOWLEDGED, out);
                 }
-                if now >= probe_time(link, config) {
+                if now + slack(link, config) >= probe_time(link, config) {
                     if link.audience.seats.all().is_empty() && link.sent.is_empty() {
                         return self.end(now, number, "no occupants left", out);
                     }
@@ -92,7 +92,7 @@ impl Room {
 
     /// A room that did not take the word for it keeps the occupant: serve it plainly.
     pub(super) fn release_failing(&mut self, now: Millis, number: usize) {
-        for session in self.sessions.numbers_of_domain(number) {
+        for session in self.sessions.of_domain(number) {
             let session = self.sessions.get_mut(session);
             if let Seat::Failing(until) = session.seat {
                 if now >= until {
@@ -151,6 +151,16 @@ impl Room {
 
 /// When a link wants a probe: sooner if something on it is not acknowledged.
 fn probe_time(link: &Link, config: &Config) -> Millis {
+    link.last_sent + probe_wait(link, config)
+}
+
+fn probe_wait(link: &Link, config: &Config) -> u64 {
     let wait = if link.sent.is_empty() { config.ping_interval } else { config.probe_after };
-    link.last_sent + wait.min(config.ping_interval)
+    wait.min(config.ping_interval)
+}
+
+/// How much earlier a link is probed if the room is awake anyway: it wakes for all links of which one
+/// is due, and not for each of thousands by itself.
+fn slack(link: &Link, config: &Config) -> u64 {
+    probe_wait(link, config) / 16
 }

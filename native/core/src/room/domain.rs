@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::link::{Fate, Link};
-use crate::config::Waiting;
+use crate::config::Share;
 use crate::{Config, Millis, Payload, Shared};
 
 /// Time between the first and the second question for resumption; it doubles.
@@ -32,7 +32,7 @@ pub(super) struct Hold {
     pub link: Box<Link>,
     /// What the room has sent since, in order. Sessions are as they were before it.
     pub queue: VecDeque<(Arc<str>, Payload)>,
-    pub queued: Waiting,
+    pub queued: Share,
     /// When envelopes without a fate are given up as unknown.
     pub until: Millis,
     /// The replica is asked whether it goes on; `None` if the link is ending.
@@ -67,7 +67,7 @@ impl Hold {
     /// Whether what waits is more than may.
     pub fn is_full(&self, shared: &Shared) -> bool {
         let copies = self.link.copies + self.queue.len() as u64;
-        is_full(shared, copies, self.link.bytes.bytes() + self.queued.bytes())
+        is_full(shared, copies, self.link.bytes.amount() + self.queued.amount())
     }
 }
 
@@ -217,6 +217,6 @@ impl Domain {
     /// A new link with nobody in it.
     pub fn new_link(epoch: Arc<str>, shared: &Arc<Shared>, now: Millis) -> Box<Link> {
         let max_bytes = usize::try_from(shared.config.max_envelope_bytes).unwrap_or(usize::MAX);
-        Box::new(Link::new(epoch, max_bytes, Waiting::new(shared), now))
+        Box::new(Link::new(epoch, max_bytes, Share::of_waiting(shared), now))
     }
 }

@@ -10,7 +10,7 @@ use super::link::{self, Delivery, Fate, Link};
 use super::session::{Seat, Sessions};
 use super::{Bounce, Room};
 use crate::ops::{Refused, Report};
-use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload, jid};
+use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload};
 
 /// Time after which a session that the room did not remove on [`Action::Fail`] is served plainly.
 const FAIL_TIMEOUT: u64 = 30_000;
@@ -333,27 +333,11 @@ impl Room {
         }
     }
 
-    /// Gives up links whose buffers are full.
-    pub(super) fn check_buffers(
-        &mut self,
-        now: Millis,
-        copies: &[(&str, u32)],
-        out: &mut Vec<Action>,
-    ) {
-        let touched: HashSet<usize> = copies
-            .iter()
-            .filter_map(|(to, _)| self.by_name.get(jid::domain(to)).copied())
-            .collect();
-        for number in touched {
-            self.check_buffer(now, number, out);
-        }
-    }
-
-    /// The same for one.
+    /// Gives up a link whose buffer is full.
     pub(super) fn check_buffer(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
         let domain = &mut self.domains[number];
         let full = match &domain.state {
-            State::Linked(link) => is_full(&self.shared, link.copies, link.bytes.bytes()),
+            State::Linked(link) => is_full(&self.shared, link.copies, link.bytes.amount()),
             State::Held(hold) => hold.is_full(&self.shared),
             _ => false,
         };

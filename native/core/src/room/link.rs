@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::slots::Slots;
 use crate::audience::{Audience, Class};
-use crate::config::Waiting;
+use crate::config::Share;
 use crate::{Element, Millis, Payload};
 
 /// What became of an envelope that has not been acknowledged.
@@ -67,7 +67,7 @@ pub(super) struct Link {
     pub next_seq: u64,
     pub sent: VecDeque<Sent>,
     pub copies: u64,
-    pub bytes: Waiting,
+    pub bytes: Share,
     pub last_sent: Millis,
     pub up_since: Millis,
     /// Questions for resumption asked on this link.
@@ -79,7 +79,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub fn new(epoch: Arc<str>, max_bytes: usize, bytes: Waiting, now: Millis) -> Self {
+    pub fn new(epoch: Arc<str>, max_bytes: usize, bytes: Share, now: Millis) -> Self {
         Link {
             epoch,
             audience: Audience::default(),

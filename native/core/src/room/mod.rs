@@ -210,30 +210,42 @@ impl Room {
             })
             .collect();
         let mut out = Vec::new();
-        self.place_all(now, &payloads, copies, &mut out);
-        self.check_buffers(now, copies, &mut out);
+        for domain in self.place_all(now, &payloads, copies, &mut out) {
+            self.check_buffer(now, domain, &mut out);
+        }
         self.try_candidates(now, &mut out);
         self.give(out)
     }
 
-    /// Sends copies, which are (full JID, position in `payloads`), by link or plainly.
+    /// Sends copies, which are (full JID, position in `payloads`), by link or plainly. The domains
+    /// concerned.
     fn place_all(
         &mut self,
         now: Millis,
         payloads: &[Option<Payload>],
         copies: &[(&str, u32)],
         out: &mut Vec<Action>,
-    ) {
-        let mut batch: Vec<(usize, u32)> = Vec::new();
+    ) -> Vec<usize> {
+        let mut batch: Vec<(usize, u32)> = Vec::with_capacity(copies.len());
         let mut ending: HashSet<usize> = HashSet::new();
+        let mut touched: Vec<usize> = Vec::new();
         for &(to, token) in copies {
             let Some(Some(payload)) = payloads.get(token as usize) else { continue };
-            if self.sessions.find(to).is_some_and(|number| ending.contains(&number)) {
+            let mut known = self.sessions.find(to);
+            if known.is_some_and(|number| ending.contains(&number)) {
                 // Something for a session after its own end: it is another's stay, or a stranger's.
                 self.send(now, payloads, &mut batch, out);
                 ending.clear();
+                known = self.sessions.find(to);
             }
-            if let Some(number) = self.place(now, to, payload, out) {
+            let domain = match known {
+                Some(number) => Some(self.sessions.get(number).domain),
+                None => self.by_name.get(jid::domain(to)).copied(),
+            };
+            if touched.last() != domain.as_ref() {
+                touched.extend(domain);
+            }
+            if let Some(number) = self.place(now, to, (known, domain), payload, out) {
                 batch.push((number, token));
                 if payload.facts().is_own_end() || self.sessions.get(number).passing {
                     ending.insert(number);
@@ -241,19 +253,22 @@ impl Room {
             }
         }
         self.send(now, payloads, &mut batch, out);
+        touched.sort_unstable();
+        touched.dedup();
+        touched
     }
 
-    /// Decides how one held copy goes: the number of its session if through a link.
+    /// Decides how one held copy goes: the number of its session if through a link. `known` and
+    /// `domain` are the numbers of the session and of its domain, if they have one.
     fn place(
         &mut self,
         now: Millis,
         to: &str,
+        (known, domain): (Option<usize>, Option<usize>),
         payload: &Payload,
         out: &mut Vec<Action>,
     ) -> Option<usize> {
         let facts = payload.facts();
-        let domain = self.by_name.get(jid::domain(to)).copied();
-        let known = self.sessions.find(to);
         if let Some(number) = known
             && let Seat::Failing(_) = self.sessions.get(number).seat
             && !facts.is_own_end()
@@ -330,20 +345,20 @@ impl Room {
         self.numbers.start_event(groups.len());
         for (nth, group) in groups.into_iter().enumerate() {
             let Some(payload) = &payloads[group.payload as usize] else { continue };
-            let mut parts: HashMap<usize, Vec<usize>> = HashMap::new();
             for number in group.to {
                 let session = self.sessions.get(number);
-                parts.entry(session.domain).or_default().push(number);
                 if payload.facts().is_own_end() || session.passing {
                     gone.push(number);
                 }
-            }
-            for (domain, members) in parts {
-                let at = *position.entry(domain).or_insert_with(|| {
-                    of_domain.push((domain, Vec::new()));
+                let at = *position.entry(session.domain).or_insert_with(|| {
+                    of_domain.push((session.domain, Vec::new()));
                     of_domain.len() - 1
                 });
-                of_domain[at].1.push((nth, payload, members));
+                let parts = &mut of_domain[at].1;
+                match parts.last_mut() {
+                    Some((last, _, members)) if *last == nth => members.push(number),
+                    _ => parts.push((nth, payload, vec![number])),
+                }
             }
         }
         batch.clear();

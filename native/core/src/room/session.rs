@@ -1,6 +1,6 @@
 //! The remote occupants of a room, one entry for each session.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -61,6 +61,9 @@ impl Session {
 pub(super) struct Sessions {
     slab: Slab<Session>,
     by_jid: HashMap<Arc<str>, usize>,
+    /// By domain: a room has as many links to set up and to end as there are domains, and none of
+    /// them looks through the occupants of all.
+    of_domain: Vec<BTreeSet<usize>>,
 }
 
 impl Sessions {
@@ -94,20 +97,22 @@ impl Sessions {
             wavering: false,
         });
         self.by_jid.insert(jid, number);
+        if self.of_domain.len() <= domain {
+            self.of_domain.resize_with(domain + 1, BTreeSet::new);
+        }
+        self.of_domain[domain].insert(number);
         number
     }
 
     pub fn remove(&mut self, number: usize) -> Session {
         let session = self.slab.remove(number);
         self.by_jid.remove(&session.jid);
+        self.of_domain[session.domain].remove(&number);
         session
     }
 
-    pub fn of_domain(&mut self, domain: usize) -> impl Iterator<Item = &mut Session> {
-        self.slab.iter_mut().map(|(_, session)| session).filter(move |s| s.domain == domain)
-    }
-
-    pub fn numbers_of_domain(&self, domain: usize) -> Vec<usize> {
-        self.slab.iter().filter(|(_, s)| s.domain == domain).map(|(number, _)| number).collect()
+    /// Numbers of the sessions of a domain, ascending.
+    pub fn of_domain(&self, domain: usize) -> Vec<usize> {
+        self.of_domain.get(domain).into_iter().flatten().copied().collect()
     }
 }

@@ -76,6 +76,7 @@ impl Room {
         let mut listed = Vec::new();
         let mut len = 0;
         for session in self.sessions.of_domain(number) {
+            let session = self.sessions.get_mut(session);
             if matches!(session.seat, Seat::Failing(_)) {
                 continue;
             }
@@ -140,7 +141,7 @@ impl Room {
                 Some(accept) => {
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
-                    link.slots.limit(&self.shared.config, accept.slots, accept.slot_bytes);
+                    link.slots.limit(&self.shared, accept.slots, accept.slot_bytes);
                     self.refused_at_once(&mut link, &accept, &mut out);
                     if link.audience.seats.all().is_empty() && link.unlisted.is_empty() {
                         // The replica keeps no link for nobody.
@@ -221,6 +222,7 @@ impl Room {
     /// Without a link nobody has a place in an audience.
     pub(super) fn unseat(&mut self, number: usize) {
         for session in self.sessions.of_domain(number) {
+            let session = self.sessions.get_mut(session);
             if matches!(session.seat, Seat::At(_) | Seat::Refused) {
                 session.seat = Seat::None;
             }

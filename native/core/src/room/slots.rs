@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::audience::Class;
+use crate::config::Share;
 use crate::element::Former;
 use crate::slots::{BLOCK_BITS, SlotList, is_among};
-use crate::{Config, Facts, Payload};
+use crate::{Counter, Facts, Payload, Shared};
 
 /// Slots to be dropped that are collected before the replica is told.
 const DROPS: usize = 32;
@@ -40,6 +41,8 @@ pub(super) struct Slots {
     most_bytes: u64,
     most_messages: usize,
     held: HashMap<u64, Held>,
+    /// How many they are; they count among those of all links.
+    share: Option<Share>,
     by_digest: HashMap<u128, u64>,
     /// By nick, for each class.
     presences: HashMap<Arc<str>, [Option<u64>; 2]>,
@@ -58,7 +61,9 @@ pub(super) struct Slots {
 
 impl Slots {
     /// Within the limits of both ends.
-    pub fn limit(&mut self, config: &Config, slots: u64, bytes: u64) {
+    pub fn limit(&mut self, shared: &Arc<Shared>, slots: u64, bytes: u64) {
+        let config = &shared.config;
+        self.share = Some(Share::of_slots(shared));
         let size = |n| usize::try_from(n).unwrap_or(usize::MAX);
         self.most = size(config.max_slots.min(slots));
         self.most_messages = size(config.max_slot_messages);
@@ -111,7 +116,8 @@ impl Slots {
             let (_, slot) = self.messages.pop_first()?;
             self.discard(slot);
         }
-        if !has_room {
+        let in_all = self.has_room_in_all();
+        if !has_room || !in_all {
             self.short = true;
             return None;
         }
@@ -123,7 +129,7 @@ impl Slots {
             self.messages.insert(self.uses, slot);
             Of::Message(self.uses)
         } else {
-            let nick: Arc<str> = payload.nick().into();
+            let nick = payload.nick().clone();
             self.presences.entry(nick.clone()).or_default()[class as usize] = Some(slot);
             Of::Presence(nick, class)
         };
@@ -131,7 +137,21 @@ impl Slots {
         self.held.insert(slot, Held { digest, bytes, payload: payload.downgrade(), of });
         self.by_digest.insert(digest, slot);
         self.bytes += bytes;
+        if let Some(share) = &mut self.share {
+            share.add(1);
+        }
         Some(slot)
+    }
+
+    /// A room shows the presence of each occupant to each server, and so has as many slots as there are
+    /// pairs of them: no limit of one link bounds that.
+    fn has_room_in_all(&self) -> bool {
+        let Some(shared) = self.share.as_ref().map(Share::shared) else { return true };
+        let has_room = shared.slots() < shared.config.max_slots_total;
+        if !has_room {
+            shared.counters.add(Counter::LimitHit, 1);
+        }
+        has_room
     }
 
     /// Takes note of a stanza of the room: the presence of one who has left is not wanted again.
@@ -209,6 +229,9 @@ impl Slots {
     fn remove(&mut self, slot: u64) {
         if let Some(held) = self.held.remove(&slot) {
             self.bytes -= held.bytes;
+            if let Some(share) = &mut self.share {
+                share.remove(1);
+            }
         }
     }
 }
