@@ -14,7 +14,7 @@ use crate::namespace;
 use crate::peer::Peer;
 use crate::rundir::RunDir;
 use crate::server::site::Site;
-use crate::server::{Kind, Server, ServerSpec};
+use crate::server::{Kind, Server, ServerSpec, domains};
 use crate::tls::Tls;
 use crate::wire::{End, Wire};
 
@@ -260,10 +260,6 @@ impl Lab {
         }
         Ok(())
     }
-}
-
-fn domains(name: &str) -> [String; 2] {
-    [format!("{name}.test"), format!("conference.{name}.test")]
 }
 
 /// The Debian release that a server is from and the dmuc that `cargo xtask` has built for it, by

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: plain MUC and dmuc side by side on one machine, in turns.
+//! `cargo xtask bench`: plain MUC, XEP-0033 and dmuc side by side on one machine, in turns.
 //!
 //! What crosses the link is counted by the wire, which reads it, in a round of its own, since that
 //! costs time. Processor and time are from other rounds, in which TLS runs from server to server.
@@ -6,6 +6,7 @@
 mod case;
 mod contest;
 mod crowd;
+mod fanout;
 mod row;
 mod scanner;
 mod side;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::case::{Case, Residents};
+use super::fanout::Fanout;
 use super::side::Round;
 use crate::scene::Pairing;
 
@@ -21,9 +23,12 @@ pub struct Row {
     pub k: usize,
     /// Where those live.
     pub residents: String,
-    /// Without dmuc.
+    /// A stanza for each recipient.
     pub plain: Figures,
-    /// With it.
+    /// Messages with lists of addresses, between servers that can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xep0033: Option<Figures>,
+    /// Envelopes.
     pub dmuc: Figures,
 }
 
@@ -60,24 +65,56 @@ pub struct Figures {
 }
 
 impl Row {
-    /// From the rounds of both sides.
+    /// From the rounds of all sides.
     pub fn new(
         pairing: Pairing,
         residents: Residents,
         case: Case,
         k: usize,
-        plain: &Rounds,
-        dmuc: &Rounds,
-    ) -> Self {
-        Self {
+        sides: &[(Fanout, Rounds)],
+    ) -> Result<Self> {
+        let of = |wanted| {
+            let side = sides.iter().find(|(fanout, _)| *fanout == wanted);
+            side.map(|(_, rounds)| rounds.figures())
+        };
+        Ok(Self {
             primary: pairing.primary.to_string(),
             replica: pairing.replica.to_string(),
             case: case.name(),
             k,
             residents: residents.name(),
-            plain: plain.figures(),
-            dmuc: dmuc.figures(),
-        }
+            plain: of(Fanout::Plain).context("no plain side")?,
+            xep0033: of(Fanout::Xep0033),
+            dmuc: of(Fanout::Dmuc).context("no side with dmuc")?,
+        })
+    }
+
+    /// What each side has used, with its name.
+    pub fn sides(&self) -> impl Iterator<Item = (Fanout, &Figures)> {
+        let xep0033 = self.xep0033.as_ref().map(|figures| (Fanout::Xep0033, figures));
+        [(Fanout::Plain, &self.plain)]
+            .into_iter()
+            .chain(xep0033)
+            .chain([(Fanout::Dmuc, &self.dmuc)])
+    }
+}
+
+impl Figures {
+    /// These as a part of others: stanzas, bytes, processor time of primary and replica, median
+    /// and 99th percentile of the time to the last.
+    pub fn ratios(&self, of: &Self) -> [f64; 6] {
+        let figures = |f: &Self| {
+            [
+                f.link_stanzas as f64,
+                f.link_bytes as f64,
+                f.primary_cpu_us_per_copy,
+                f.replica_cpu_us_per_copy,
+                f.last_p50_ms,
+                f.last_p99_ms,
+            ]
+        };
+        let (own, of) = (figures(self), figures(of));
+        std::array::from_fn(|n| own[n] / of[n])
     }
 }
 

@@ -1,4 +1,4 @@
-//! One side of the comparison: servers, without dmuc or with it, and their users.
+//! One side of the comparison: servers of one way to fan out, and their users.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::case::{Case, HISTORY, Residents};
 use super::crowd::Crowd;
+use super::fanout::Fanout;
 use super::scanner::{Heard, mark};
 use crate::scene::Pairing;
 
@@ -44,6 +45,7 @@ pub struct Round {
 
 /// Primary `a`, replica `b`, and for residents elsewhere `c`; with users.
 pub struct Side {
+    fanout: Fanout,
     lab: Lab,
     owner: Client,
     residents: Crowd,
@@ -56,14 +58,14 @@ impl Side {
     /// Starts servers and logs in users.
     pub async fn start(
         pairing: Pairing,
-        dmuc: bool,
+        fanout: Fanout,
         residents: Residents,
         resident: usize,
         remote: usize,
     ) -> Result<Self> {
-        let name = if dmuc { "bench-dmuc" } else { "bench-plain" };
-        let change = |spec: ServerSpec| unlimited(spec.dmuc(dmuc));
-        let (builder, home) = match (pairing.lab_with(name, change), residents) {
+        let change = |spec: ServerSpec| unlimited(spec, fanout);
+        let builder = pairing.lab_with(&format!("bench-{fanout}"), change);
+        let (builder, home) = match (builder, residents) {
             (builder, Residents::Local) => (builder, "a"),
             (builder, Residents::Third) => {
                 (builder.server(change(ServerSpec::new(pairing.primary, "c"))), "c")
@@ -81,10 +83,38 @@ impl Side {
         };
         match users.await {
             Ok((owner, residents, remote)) => {
-                Ok(Self { lab, owner, residents, remote, rooms: 0, marks: 0 })
+                let mut side = Self { fanout, lab, owner, residents, remote, rooms: 0, marks: 0 };
+                match side.negotiate().await {
+                    Ok(()) => Ok(side),
+                    Err(error) => side.lab.finish(Err(error)).await,
+                }
             }
             Err(error) => lab.finish(Err(error)).await,
         }
+    }
+
+    /// How it gets to the remote users what the room says.
+    pub fn fanout(&self) -> Fanout {
+        self.fanout
+    }
+
+    /// Waits until `mod_multicast` has found the other one, for which it asks only when there is a
+    /// message to send; before that it sends plainly. It remembers the answer for a day.
+    async fn negotiate(&mut self) -> Result<()> {
+        if self.fanout != Fanout::Xep0033 {
+            return Ok(());
+        }
+        let room = self.open(Case::Message, 2).await?;
+        let begin = Instant::now();
+        while self.lab.wire("a", "b").sent_by("a").addressed == 0 {
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "no message with XEP-0033 addresses in {PATIENCE:?}: mod_multicast is not in use"
+            );
+            sleep(STILL).await;
+            self.broadcast(Case::Message, 2, &room).await?;
+        }
+        self.close(&room).await
     }
 
     /// The laboratory, to end it.
@@ -119,6 +149,9 @@ impl Side {
         // A counted storm has settled already.
         self.settle(counted && !case.is_storm()).await;
         self.end(&mut round).await?;
+        if counted {
+            self.fanout.verify(case, &round.link)?;
+        }
         self.close(&room).await?;
         Ok(round)
     }
@@ -274,15 +307,16 @@ impl Side {
 }
 
 /// A server without what would slow a crowd down on purpose, and with a log as in use.
-fn unlimited(spec: ServerSpec) -> ServerSpec {
-    let spec = spec.log_level("info");
+fn unlimited(spec: ServerSpec, fanout: Fanout) -> ServerSpec {
+    let room = json!({ "history_size": HISTORY });
+    let modules = [("mod_muc".to_owned(), room)].into_iter().collect();
+    let spec = fanout.configure(spec, modules).log_level("info");
     match spec.kind {
         Kind::Ejabberd => spec
             .erl_arguments(NO_BUSY_WAIT)
             .option("max_fsm_queue", 10_000_000)
             // While it is the other side's turn the connections stay.
-            .option("s2s_timeout", 3600)
-            .option("modules", json!({ "mod_muc": { "history_size": HISTORY } })),
+            .option("s2s_timeout", 3600),
         Kind::Prosody => spec,
     }
 }

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::case::{Case, Residents};
 use super::contest::{Contest, Task};
-use super::row::Row;
+use super::fanout::Fanout;
+use super::row::{Figures, Row};
 
 use crate::runner::Suite;
 use crate::scene::Pairing;
@@ -26,10 +27,11 @@ const MEMBERS: &[&str] = &[
     "replica_rss_bytes",
 ];
 
-/// Each server in each role once, and each kind of residents.
+/// Each server in each role, each way to fan out, and each kind of residents.
 pub fn suite() -> Suite {
     let pairing = |primary, replica| Pairing { primary, replica };
     [
+        (pairing(Kind::Ejabberd, Kind::Ejabberd), Residents::Local),
         (pairing(Kind::Ejabberd, Kind::Prosody), Residents::Local),
         (pairing(Kind::Prosody, Kind::Ejabberd), Residents::Third),
     ]
@@ -50,7 +52,15 @@ async fn run(pairing: Pairing, residents: Residents) -> Result<()> {
 
 fn check(row: &Row, residents: Residents, case: Case, k: usize) -> Result<()> {
     let json = serde_json::to_value(row)?;
-    for side in ["plain", "dmuc"] {
+    let ejabberds = [&row.primary, &row.replica].iter().all(|kind| **kind == "ejabberd");
+    let fanouts: Vec<Fanout> = row.sides().map(|(fanout, _)| fanout).collect();
+    let expected = match ejabberds && !case.is_storm() {
+        true => &[Fanout::Plain, Fanout::Xep0033, Fanout::Dmuc][..],
+        false => &[Fanout::Plain, Fanout::Dmuc],
+    };
+    ensure!(fanouts == expected, "sides {fanouts:?}");
+    for side in fanouts.iter().map(Fanout::to_string) {
+        let side = &*side;
         for member in MEMBERS {
             let value = json[side][member].as_f64();
             ensure!(value.is_some_and(|value| value > 0.0), "{side} has no {member}");
@@ -61,9 +71,18 @@ fn check(row: &Row, residents: Residents, case: Case, k: usize) -> Result<()> {
     ensure!(json["case"] == case.name() && json["k"] == k, "another row");
     ensure!(json["residents"] == residents.name(), "other residents");
     let (plain, dmuc) = (&row.plain, &row.dmuc);
-    let expected = expected(row, case, k as u64);
-    ensure!(plain.delivered == expected, "{} delivered, {expected} expected", plain.delivered);
-    ensure!(dmuc.delivered == expected, "{} delivered, {expected} expected", dmuc.delivered);
+    let expected = copies(row, case, k as u64);
+    for (fanout, Figures { delivered, .. }) in row.sides() {
+        ensure!(*delivered == expected, "{fanout}: {delivered} delivered, {expected} expected");
+    }
+    if let Some(Figures { link_stanzas, .. }) = row.xep0033 {
+        // All of so few fit into one list.
+        let expected = match case {
+            Case::Message => u64::from(Case::broadcasts(k)),
+            _ => expected,
+        };
+        ensure!(link_stanzas == expected, "{link_stanzas} stanzas with XEP-0033, not {expected}");
+    }
     // What the room says, and the joins that it hears.
     ensure!(plain.link_stanzas >= expected, "{} stanzas for {expected}", plain.link_stanzas);
     ensure!(dmuc.link_stanzas < plain.link_stanzas, "no fewer stanzas than plain");
@@ -72,7 +91,7 @@ fn check(row: &Row, residents: Residents, case: Case, k: usize) -> Result<()> {
 }
 
 /// Stanzas for the remote users.
-fn expected(row: &Row, case: Case, k: u64) -> u64 {
+fn copies(row: &Row, case: Case, k: u64) -> u64 {
     if !case.is_storm() {
         return k * u64::from(Case::broadcasts(k as usize));
     }

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+pub(crate) use self::spec::domains;
 pub use self::spec::{Kind, ServerSpec};
 use crate::process::Process;
 use crate::usage::Usage;

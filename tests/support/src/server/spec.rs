@@ -152,4 +152,16 @@ impl ServerSpec {
     pub fn muc(&self) -> String {
         format!("conference.{}.test", self.first_node())
     }
+
+    /// All domains that lead to it and that its certificate names, of services which it does not
+    /// run as well.
+    pub fn domains(&self) -> Vec<String> {
+        domains(self.first_node()).into()
+    }
+}
+
+/// The domains of a server or peer: users, rooms, and the service that ejabberd's `mod_multicast`
+/// (XEP-0033) would be.
+pub(crate) fn domains(name: &str) -> [String; 3] {
+    [format!("{name}.test"), format!("conference.{name}.test"), format!("multicast.{name}.test")]
 }
