@@ -3,9 +3,10 @@
 use anyhow::{Context, Result};
 use futures::future::{join_all, try_join_all};
 
-use super::case::{Case, Residents};
+use super::case::Case;
 use super::fanout::Fanout;
 use super::row::{Rounds, Row};
+use super::setup::Setup;
 use super::side::Side;
 use crate::scene::Pairing;
 
@@ -15,7 +16,7 @@ pub type Task = (Case, usize);
 /// A pair of servers for each way to fan out, and what is to be done with them.
 pub struct Contest {
     pairing: Pairing,
-    residents: Residents,
+    setup: Setup,
     tasks: Vec<Task>,
     sides: Vec<Side>,
     /// For each task what the sides that play it have shown.
@@ -24,23 +25,23 @@ pub struct Contest {
 
 impl Contest {
     /// Starts the servers and counts what crosses the link in every case.
-    pub async fn counted(pairing: Pairing, residents: Residents, tasks: &[Task]) -> Result<Self> {
+    pub async fn counted(pairing: Pairing, setup: Setup, tasks: &[Task]) -> Result<Self> {
         let most = |storms: bool| {
             let sizes = tasks.iter().filter(|(case, _)| case.is_storm() || !storms);
-            sizes.map(|(_, k)| *k).max().unwrap_or(0)
+            sizes.map(|(case, k)| k + case.guests()).max().unwrap_or(0)
         };
         let (resident, remote) = (most(true), most(false));
-        let whose = residents.name();
+        let whose = setup.residents.name();
         eprintln!(
             "bench: {pairing}: servers start, {resident} {whose} and {remote} remote users log in"
         );
         let sides = Fanout::all(pairing)
             .into_iter()
             .filter(|fanout| tasks.iter().any(|(case, _)| fanout.plays(*case)))
-            .map(|fanout| Side::start(pairing, fanout, residents, resident, remote));
+            .map(|fanout| Side::start(pairing, fanout, setup, resident, remote));
         let sides = try_join_all(sides).await?;
         let tasks = tasks.to_vec();
-        let mut contest = Self { pairing, residents, tasks, sides, results: Vec::new() };
+        let mut contest = Self { pairing, setup, tasks, sides, results: Vec::new() };
         match contest.count().await {
             Ok(()) => Ok(contest),
             Err(error) => contest.finish(Err(error)).await,
@@ -55,7 +56,7 @@ impl Contest {
 
     fn rows(&self) -> Result<Vec<Row>> {
         let row = |(&(case, k), results): (&Task, &Vec<_>)| {
-            Row::new(self.pairing, self.residents, case, k, results)
+            Row::new(self.pairing, self.setup, case, k, results)
         };
         self.tasks.iter().zip(&self.results).map(row).collect()
     }

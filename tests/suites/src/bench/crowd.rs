@@ -1,6 +1,7 @@
 //! Many users of one server who only listen and count: a client that keeps what it hears, as the
 //! test kit's does, would take the machine from the servers that are measured.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,26 +89,45 @@ impl Crowd {
             member.write.write_all(join.as_bytes()).await?;
             waiting += 1;
             while waiting >= at_once {
-                entered.push(self.next(&Heard::Own).await?);
+                entered.push(self.next(&Heard::Own).await?.1);
                 waiting -= 1;
             }
         }
         for _ in 0..waiting {
-            entered.push(self.next(&Heard::Own).await?);
+            entered.push(self.next(&Heard::Own).await?.1);
         }
         Ok(entered)
     }
 
-    /// Waits until the first `count` of them have heard something; when the last of them did.
-    pub async fn all_hear(&mut self, wanted: &Heard, count: usize) -> Result<Instant> {
+    /// The name of one of them.
+    pub fn name(&self, who: usize) -> &str {
+        &self.members[who].name
+    }
+
+    /// One of them sends a stanza.
+    pub async fn send(&mut self, who: usize, xml: &str) -> Result<()> {
+        Ok(self.members[who].write.write_all(xml.as_bytes()).await?)
+    }
+
+    /// Waits until these of them have heard something; when the last of them did.
+    pub async fn all_hear(
+        &mut self,
+        wanted: &Heard,
+        who: impl IntoIterator<Item = usize>,
+    ) -> Result<Instant> {
+        let mut waiting: HashSet<usize> = who.into_iter().collect();
         let mut last = None;
-        for _ in 0..count {
-            last = last.max(Some(self.next(wanted).await?));
+        while !waiting.is_empty() {
+            let (who, at) = self.next(wanted).await?;
+            if waiting.remove(&who) {
+                last = last.max(Some(at));
+            }
         }
         last.context("nobody listens")
     }
 
-    async fn next(&mut self, wanted: &Heard) -> Result<Instant> {
+    /// Who has heard it next, and when.
+    async fn next(&mut self, wanted: &Heard) -> Result<(usize, Instant)> {
         loop {
             let event = timeout(PATIENCE, self.events.recv())
                 .await
@@ -116,7 +136,7 @@ impl Crowd {
             let name = &self.members[event.who].name;
             match event.what {
                 Ok(Heard::Error(error)) => bail!("{name} received an error: {error}"),
-                Ok(heard) if heard == *wanted => return Ok(event.at),
+                Ok(heard) if heard == *wanted => return Ok((event.who, event.at)),
                 Ok(_) => {}
                 Err(why) => bail!("{name} has gone: {why}"),
             }

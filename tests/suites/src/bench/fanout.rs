@@ -3,8 +3,7 @@
 use std::fmt;
 
 use anyhow::{Result, ensure};
-use dmuc_testkit::{Counters, Kind, ServerSpec};
-use serde_json::{Map, Value, json};
+use dmuc_testkit::{Counters, Kind};
 
 use super::case::Case;
 use crate::scene::Pairing;
@@ -44,27 +43,17 @@ impl Fanout {
         self != Self::Xep0033 || !case.is_storm()
     }
 
-    /// A server that works this way, with these further modules if it is ejabberd.
-    pub fn configure(self, spec: ServerSpec, mut modules: Map<String, Value>) -> ServerSpec {
-        let spec = spec.dmuc(self == Self::Dmuc);
-        if spec.kind == Kind::Prosody {
-            return spec;
-        }
-        if self == Self::Xep0033 {
-            // As it comes: whoever may send to it, and 20 addresses in a stanza.
-            modules.insert("mod_multicast".into(), json!({}));
-        }
-        spec.option("modules", modules)
-    }
-
     /// Whether what crossed in a counted round went this way.
     pub fn verify(self, case: Case, link: &Counters) -> Result<()> {
         let (addressed, messages) = (link.addressed, link.messages);
         match (self, case) {
-            (Self::Xep0033, Case::Message) => ensure!(
+            (Self::Xep0033, Case::Message | Case::Limits) => ensure!(
                 addressed > 0 && addressed == messages,
                 "{addressed} of {messages} messages have XEP-0033 addresses"
             ),
+            (Self::Xep0033, Case::Mixed) => {
+                ensure!(addressed > 0, "none of {messages} messages has XEP-0033 addresses");
+            }
             // ejabberd addresses every presence to one.
             (Self::Xep0033, _) => {}
             (Self::Plain | Self::Dmuc, _) => {

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dmuc_testkit::Kind;
 use serde::Serialize;
 
-use super::case::{Case, Residents};
+use super::case::Case;
 use super::fanout::Fanout;
+use super::setup::{Collector, Setup};
 use super::side::Round;
 use crate::scene::Pairing;
 
@@ -23,6 +25,12 @@ pub struct Row {
     pub k: usize,
     /// Where those live.
     pub residents: String,
+    /// The mode of Prosody's collector, if there is a Prosody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prosody_gc: Option<String>,
+    /// Addresses that an XEP-0033 message may have, if that is not the server's own limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<u16>,
     /// A stanza for each recipient.
     pub plain: Figures,
     /// Messages with lists of addresses, between servers that can.
@@ -68,7 +76,7 @@ impl Row {
     /// From the rounds of all sides.
     pub fn new(
         pairing: Pairing,
-        residents: Residents,
+        setup: Setup,
         case: Case,
         k: usize,
         sides: &[(Fanout, Rounds)],
@@ -82,7 +90,11 @@ impl Row {
             replica: pairing.replica.to_string(),
             case: case.name(),
             k,
-            residents: residents.name(),
+            residents: setup.residents.name(),
+            prosody_gc: [pairing.primary, pairing.replica]
+                .contains(&Kind::Prosody)
+                .then(|| setup.collector.map_or("stock".to_owned(), Collector::name)),
+            addresses: setup.addresses,
             plain: of(Fanout::Plain).context("no plain side")?,
             xep0033: of(Fanout::Xep0033),
             dmuc: of(Fanout::Dmuc).context("no side with dmuc")?,

@@ -50,6 +50,8 @@ pub struct ServerSpec {
     /// Further options: merged into ejabberd's configuration (objects are merged member by
     /// member, everything else is replaced), or written as global options of Prosody.
     pub options: Map<String, Value>,
+    /// Whether it has the rate limits of the configuration that comes with it, and not none.
+    pub stock_limits: bool,
     /// Modules not to load, by the server's own name for them.
     pub without: Vec<String>,
     /// Further arguments of ejabberd's Erlang machine.
@@ -72,6 +74,7 @@ impl ServerSpec {
             dmuc: false,
             dmuc_options: Map::new(),
             options: Map::new(),
+            stock_limits: false,
             without: Vec::new(),
             erl_arguments: Vec::new(),
             log_level: None,
@@ -111,6 +114,12 @@ impl ServerSpec {
     /// With an option of the server's own.
     pub fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.options.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// With the rate limits of the configuration that comes with it, or with none.
+    pub fn stock_limits(mut self, limited: bool) -> Self {
+        self.stock_limits = limited;
         self
     }
 
