@@ -19,6 +19,8 @@ pub struct Contest {
     setup: Setup,
     tasks: Vec<Task>,
     sides: Vec<Side>,
+    /// Releases of primary and replica.
+    versions: [String; 2],
     /// For each task what the sides that play it have shown.
     results: Vec<Vec<(Fanout, Rounds)>>,
 }
@@ -41,7 +43,8 @@ impl Contest {
             .map(|fanout| Side::start(pairing, fanout, setup, resident, remote));
         let sides = try_join_all(sides).await?;
         let tasks = tasks.to_vec();
-        let mut contest = Self { pairing, setup, tasks, sides, results: Vec::new() };
+        let (versions, results) = Default::default();
+        let mut contest = Self { pairing, setup, tasks, sides, versions, results };
         match contest.count().await {
             Ok(()) => Ok(contest),
             Err(error) => contest.finish(Err(error)).await,
@@ -56,12 +59,15 @@ impl Contest {
 
     fn rows(&self) -> Result<Vec<Row>> {
         let row = |(&(case, k), results): (&Task, &Vec<_>)| {
-            Row::new(self.pairing, self.setup, case, k, results)
+            Row::new(self.pairing, self.versions.clone(), self.setup, case, k, results)
         };
         self.tasks.iter().zip(&self.results).map(row).collect()
     }
 
     async fn count(&mut self) -> Result<()> {
+        if let Some(side) = self.sides.first() {
+            self.versions = side.versions().await?;
+        }
         for &(case, k) in &self.tasks {
             let name = name(self.pairing, case, k);
             eprintln!("bench: {name}: counting");

@@ -9,12 +9,16 @@ mod crowd;
 mod day;
 mod fanout;
 mod play;
+mod plot;
+mod report;
 mod row;
 mod scanner;
 mod setup;
 mod side;
 mod smoke;
 mod table;
+
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -37,6 +41,15 @@ pub struct Arguments {
     /// Prints the rows as JSON
     #[arg(long)]
     json: bool,
+    /// Draws the ratios of each case to DIR/CASE.svg
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
+    /// Keeps the rows in docs/benchmarks/NAME and writes that section of docs/benchmarks.md anew
+    #[arg(long, value_name = "NAME")]
+    docs: Option<String>,
+    /// Measures nothing and writes a section of docs/benchmarks.md anew from the rows that are kept
+    #[arg(long, value_name = "NAME", exclusive = true)]
+    redraw: Option<String>,
     /// Only these cases
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     case: Vec<Case>,
@@ -65,6 +78,9 @@ const FILES: u64 = 65_536;
 
 /// Runs it.
 pub async fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(name) = &arguments.redraw {
+        return report::rewrite(name);
+    }
     let pairings = arguments.pairings();
     if pairings.is_empty() {
         bail!("no such pairing; there are {}", PAIRINGS.map(|p| p.to_string()).join(", "));
@@ -85,6 +101,12 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         for (pairing, setup, tasks) in contests {
             rows.extend(Contest::counted(pairing, setup, &tasks).await?.timed(rounds).await?);
         }
+    }
+    if let Some(directory) = &arguments.svg {
+        plot::draw(&rows, directory)?;
+    }
+    if let Some(name) = &arguments.docs {
+        report::keep(name, &rows)?;
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string_pretty(&rows)?),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use dmuc_testkit::Kind;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::fanout::Fanout;
@@ -13,12 +13,16 @@ use super::side::Round;
 use crate::scene::Pairing;
 
 /// One case of one pairing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Row {
     /// The server with the room.
     pub primary: String,
     /// The server with the remote occupants.
     pub replica: String,
+    /// The release of the primary.
+    pub primary_version: String,
+    /// The release of the replica.
+    pub replica_version: String,
     /// What was done.
     pub case: String,
     /// Remote occupants; in a storm as many residents are in the room already.
@@ -41,7 +45,7 @@ pub struct Row {
 }
 
 /// What one side has used.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Figures {
     /// Stanzas on the link, both ways.
     pub link_stanzas: u64,
@@ -76,6 +80,7 @@ impl Row {
     /// From the rounds of all sides.
     pub fn new(
         pairing: Pairing,
+        [primary_version, replica_version]: [String; 2],
         setup: Setup,
         case: Case,
         k: usize,
@@ -88,6 +93,8 @@ impl Row {
         Ok(Self {
             primary: pairing.primary.to_string(),
             replica: pairing.replica.to_string(),
+            primary_version,
+            replica_version,
             case: case.name(),
             k,
             residents: setup.residents.name(),

@@ -99,6 +99,11 @@ impl Side {
         self.fanout
     }
 
+    /// Releases of primary and replica.
+    pub async fn versions(&self) -> Result<[String; 2]> {
+        Ok([self.lab.server("a").version().await?, self.lab.server("b").version().await?])
+    }
+
     /// Waits until `mod_multicast` has found the other one, for which it asks only when there is a
     /// message to send; before that it sends plainly. It remembers the answer for a day.
     async fn negotiate(&mut self) -> Result<()> {

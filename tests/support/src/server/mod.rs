@@ -265,6 +265,17 @@ impl Server {
         Ok(())
     }
 
+    /// Its release, as it says itself.
+    pub async fn version(&self) -> Result<String> {
+        let answer = match self.spec.kind {
+            Kind::Ejabberd => self.eval("binary_to_list(ejabberd_option:version())").await?,
+            Kind::Prosody => self.shell("> prosody.version").await?,
+        };
+        let mut words = answer.split(|c: char| c == '"' || c.is_whitespace());
+        let version = words.rfind(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        Ok(version.with_context(|| format!("no version in {answer:?}"))?.to_owned())
+    }
+
     /// Evaluates an Erlang expression in ejabberd; the value as `~p` prints it.
     pub async fn eval(&self, expression: &str) -> Result<String> {
         let pid = self.pid().await?;
