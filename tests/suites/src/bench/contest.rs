@@ -32,7 +32,8 @@ impl Contest {
             let sizes = tasks.iter().filter(|(case, _)| case.is_storm() || !storms);
             sizes.map(|(case, k)| k + case.guests()).max().unwrap_or(0)
         };
-        let (resident, remote) = (most(true), most(false));
+        // Each domain has a user, so that all links are there before anything is counted.
+        let (resident, remote) = (most(true), most(false).max(setup.spread.into()));
         let whose = setup.residents.name();
         eprintln!(
             "bench: {pairing}: servers start, {resident} {whose} and {remote} remote users log in"

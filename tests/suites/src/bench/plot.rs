@@ -144,7 +144,7 @@ mod tests {
         let row = |k: u64| {
             serde_json::json!({
                 "primary": "ejabberd", "replica": "ejabberd", "primary_version": "1",
-                "replica_version": "1", "case": "message", "k": k, "residents": "local",
+                "replica_version": "1", "case": "message", "k": k, "residents": "local", "spread": 1,
                 "plain": side(1000), "xep0033": side(200), "dmuc": side(10)
             })
         };

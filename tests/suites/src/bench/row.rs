@@ -29,6 +29,8 @@ pub struct Row {
     pub k: usize,
     /// Where those live.
     pub residents: String,
+    /// Domains that the remote occupants are spread over, in one server process.
+    pub spread: u16,
     /// The mode of Prosody's collector, if there is a Prosody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prosody_gc: Option<String>,
@@ -102,6 +104,7 @@ impl Row {
                 .contains(&Kind::Prosody)
                 .then(|| setup.collector.map_or("stock".to_owned(), Collector::name)),
             addresses: setup.addresses,
+            spread: setup.spread,
             plain: of(Fanout::Plain).context("no plain side")?,
             xep0033: of(Fanout::Xep0033),
             dmuc: of(Fanout::Dmuc).context("no side with dmuc")?,

@@ -12,7 +12,7 @@ use super::fanout::Fanout;
 const NO_BUSY_WAIT: &[&str] = &["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"];
 
 /// What may be chosen about the servers.
-#[derive(Args, Clone, Copy, Debug, Default)]
+#[derive(Args, Clone, Copy, Debug)]
 pub struct Setup {
     /// Who is in the room before a storm
     #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
@@ -20,6 +20,10 @@ pub struct Setup {
     /// Addresses that an XEP-0033 message may have, and not mod_multicast's own limit of 20
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub addresses: Option<u16>,
+    /// Remote users are spread over so many domains of one server process, each with links of its own
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub spread: u16,
     /// Prosody's collector; else what it comes with.
     #[arg(skip)]
     pub collector: Option<Collector>,
@@ -44,6 +48,18 @@ impl Collector {
     }
 }
 
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            residents: Residents::default(),
+            addresses: None,
+            spread: 1,
+            collector: None,
+            stock_limits: false,
+        }
+    }
+}
+
 impl Setup {
     /// Whether Prosody's collector is in the mode that was chosen.
     pub async fn verify(self, lab: &Lab) -> Result<()> {
@@ -61,6 +77,9 @@ impl Setup {
     pub fn configure(self, spec: ServerSpec, fanout: Fanout) -> ServerSpec {
         let spec = spec.log_level("info").dmuc(fanout == Fanout::Dmuc);
         let spec = spec.stock_limits(self.stock_limits);
+        // With one domain that is the server's own.
+        let further = usize::from(self.spread) - 1;
+        let spec = if spec.name == "b" { spec.hosts(further) } else { spec };
         match (spec.kind, self.collector) {
             (Kind::Prosody, None) => spec,
             (Kind::Prosody, Some(mode)) => spec.option("gc", json!({ "mode": mode.name() })),

@@ -85,7 +85,7 @@ impl Side {
                 let still = if setup.stock_limits { STILL_LIMITED } else { STILL };
                 let (rooms, marks) = (0, 0);
                 let mut side = Self { fanout, still, lab, owner, residents, remote, rooms, marks };
-                match side.negotiate().await {
+                match side.negotiate(setup.spread).await {
                     Ok(()) => Ok(side),
                     Err(error) => side.lab.finish(Err(error)).await,
                 }
@@ -106,21 +106,30 @@ impl Side {
 
     /// Waits until `mod_multicast` has found the other one, for which it asks only when there is a
     /// message to send; before that it sends plainly. It remembers the answer for a day.
-    async fn negotiate(&mut self) -> Result<()> {
+    async fn negotiate(&mut self, spread: u16) -> Result<()> {
         if self.fanout != Fanout::Xep0033 {
             return Ok(());
         }
-        let room = self.open(Case::Message, 2).await?;
+        // Users are at the domains in turn.
+        let k = usize::from(spread).max(2);
+        let room = self.open(Case::Message, k).await?;
         let begin = Instant::now();
-        while self.lab.wire("a", "b").sent_by("a").addressed == 0 {
+        loop {
+            self.lab.wire("a", "b").reset();
+            self.broadcast(Case::Message, k, &room).await?;
+            self.settle(false).await;
+            let link = self.lab.wire("a", "b").sent_by("a");
+            if link.addressed == u64::from(spread) && link.messages == link.addressed {
+                return self.close(&room).await;
+            }
             ensure!(
                 begin.elapsed() < PATIENCE,
-                "no message with XEP-0033 addresses in {PATIENCE:?}: mod_multicast is not in use"
+                "{} of {} messages to {spread} domains have XEP-0033 addresses after {PATIENCE:?}: \
+                 mod_multicast is not in use",
+                link.addressed,
+                link.messages
             );
-            sleep(STILL).await;
-            self.broadcast(Case::Message, 2, &room).await?;
         }
-        self.close(&room).await
     }
 
     /// The laboratory, to end it.

@@ -18,6 +18,8 @@ const TASKS: &[Task] =
 
 const LIMITED: &[Task] = &[(Case::Limits, 6)];
 
+const SPREAD: &[Task] = &[(Case::Message, 12)];
+
 /// So that the six need two lists.
 const ADDRESSES: u16 = 4;
 
@@ -38,7 +40,8 @@ const MEMBERS: &[&str] = &[
     "replica_rss_bytes",
 ];
 
-/// Each server in each role, each way to fan out, each kind of residents and collector.
+/// Each server in each role, each way to fan out, each kind of residents and collector, one
+/// domain and several.
 pub fn suite() -> Suite {
     use Kind::{Ejabberd, Prosody};
     let usual = Setup::default();
@@ -47,10 +50,13 @@ pub fn suite() -> Suite {
     let third =
         Setup { residents: Residents::Third, collector: Some(Collector::Generational), ..usual };
     let limited = Setup { stock_limits: true, ..usual };
+    let spread = Setup { spread: 3, ..usual };
     [
         ("rows", Ejabberd, Ejabberd, lists, TASKS),
         ("rows", Ejabberd, Prosody, incremental, TASKS),
         ("rows", Prosody, Ejabberd, third, TASKS),
+        ("spread", Ejabberd, Ejabberd, spread, SPREAD),
+        ("spread", Prosody, Prosody, spread, SPREAD),
         ("limits", Ejabberd, Ejabberd, limited, LIMITED),
         ("limits", Prosody, Prosody, limited, LIMITED),
     ]
@@ -105,8 +111,9 @@ fn check(row: &Row, setup: Setup, case: Case, k: usize) -> Result<()> {
         }
     }
     if let Some(Figures { link_stanzas, .. }) = row.xep0033 {
-        // All fit into one list, or into so many.
-        let lists = setup.addresses.map_or(1, |most| (k as u64).div_ceil(most.into()));
+        // As many to each domain.
+        let (domains, most) = (u64::from(setup.spread), setup.addresses.unwrap_or(20));
+        let lists = domains * (k as u64 / domains).div_ceil(most.into());
         let exactly = |stanzas| stanzas..=stanzas;
         let expected = match case {
             Case::Message => exactly(lists * u64::from(Case::broadcasts(k))),
@@ -120,6 +127,11 @@ fn check(row: &Row, setup: Setup, case: Case, k: usize) -> Result<()> {
             _ => exactly(plain.link_stanzas),
         };
         ensure!(expected.contains(&link_stanzas), "{link_stanzas} stanzas, not {expected:?}");
+    }
+    if case == Case::Message {
+        let envelopes = u64::from(setup.spread) * u64::from(Case::broadcasts(k));
+        let links = dmuc.link_stanzas;
+        ensure!(links >= envelopes, "{links} stanzas with dmuc, and {envelopes} envelopes");
     }
     // What the room says, and the joins that it hears.
     let least = expected.unwrap_or(k as u64 * 90);

@@ -20,9 +20,9 @@ fn cookie(site: &Site) -> String {
 
 /// Writes `ejabberd.yml`, in JSON, which is YAML too.
 pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
-    let (domain, muc) = (spec.domain(), spec.muc());
+    let hosts: Vec<String> = [spec.domain()].into_iter().chain(spec.further_hosts()).collect();
     let mut config = json!({
-        "hosts": [domain],
+        "hosts": hosts,
         "loglevel": spec.log_level.as_deref().unwrap_or("info").replace("warn", "warning"),
         "certfiles": [site.dir.join("both.pem")],
         "ca_file": site.dir.join("ca.pem"),
@@ -57,7 +57,7 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
             "mod_disco": {},
             "mod_mam": { "assume_mam_usage": true, "default": "always" },
             "mod_muc": {
-                "hosts": [muc],
+                "hosts": ["conference.@HOST@"],
                 "access": "all",
                 "access_create": "all",
                 "access_persistent": "all",

@@ -100,8 +100,10 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     let all: Vec<&str> = MODULES.iter().copied().chain(limits).collect();
     // A component inherits some of the global modules (TLS, SASL), and none of a host's.
     writeln!(c, "modules_enabled = {}", modules(&all, false))?;
-    writeln!(c, "VirtualHost {}", lua(&spec.domain().into()))?;
-    writeln!(c, "  modules_enabled = {}", modules(&[], dmuc))?;
+    for host in [spec.domain()].into_iter().chain(spec.further_hosts()) {
+        writeln!(c, "VirtualHost {}", lua(&host.into()))?;
+        writeln!(c, "  modules_enabled = {}", modules(&[], dmuc))?;
+    }
     writeln!(c, "Component {} \"muc\"", lua(&spec.muc().into()))?;
     writeln!(c, "  modules_enabled = {}", modules(COMPONENT_MODULES, dmuc))?;
     writeln!(c, "  muc_log_by_default = true; muc_log_presences = false")?;

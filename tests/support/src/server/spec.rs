@@ -43,6 +43,9 @@ pub struct ServerSpec {
     pub name: String,
     /// The first node of the ejabberd cluster that it joins as soon as both run.
     pub cluster: Option<String>,
+    /// Further domains with users, and with rooms where that is ejabberd: `h1.b.test` and so on. Of a
+    /// server that is alone.
+    pub hosts: usize,
     /// Whether dmuc is enabled in its configuration at the start.
     pub dmuc: bool,
     /// Options of dmuc, by their name in the documentation (without the `dmuc_` of Prosody).
@@ -71,6 +74,7 @@ impl ServerSpec {
             kind,
             name: name.to_owned(),
             cluster: None,
+            hosts: 0,
             dmuc: false,
             dmuc_options: Map::new(),
             options: Map::new(),
@@ -96,6 +100,12 @@ impl ServerSpec {
     /// As a further node of the cluster whose first node is named `first`.
     pub fn in_cluster_of(mut self, first: &str) -> Self {
         self.cluster = Some(first.to_owned());
+        self
+    }
+
+    /// With so many further domains of users.
+    pub fn hosts(mut self, count: usize) -> Self {
+        self.hosts = count;
         self
     }
 
@@ -165,12 +175,23 @@ impl ServerSpec {
     /// All domains that lead to it and that its certificate names, of services which it does not
     /// run as well.
     pub fn domains(&self) -> Vec<String> {
-        domains(self.first_node()).into()
+        let hosts = self.further_hosts().flat_map(|host| services(&host));
+        domains(self.first_node()).into_iter().chain(hosts).collect()
+    }
+
+    /// The further domains of its users.
+    pub fn further_hosts(&self) -> impl Iterator<Item = String> {
+        let domain = self.domain();
+        (1..=self.hosts).map(move |n| format!("h{n}.{domain}"))
     }
 }
 
 /// The domains of a server or peer: users, rooms, and the service that ejabberd's `mod_multicast`
 /// (XEP-0033) would be.
 pub(crate) fn domains(name: &str) -> [String; 3] {
-    [format!("{name}.test"), format!("conference.{name}.test"), format!("multicast.{name}.test")]
+    services(&format!("{name}.test"))
+}
+
+fn services(domain: &str) -> [String; 3] {
+    [domain.to_owned(), format!("conference.{domain}"), format!("multicast.{domain}")]
 }
