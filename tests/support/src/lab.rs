@@ -14,7 +14,7 @@ use crate::namespace;
 use crate::peer::Peer;
 use crate::rundir::RunDir;
 use crate::server::site::Site;
-use crate::server::{Kind, Server, ServerSpec};
+use crate::server::{Kind, Server, ServerSpec, domains};
 use crate::tls::Tls;
 use crate::wire::{End, Wire};
 
@@ -95,6 +95,10 @@ impl LabBuilder {
         if index.len() != self.servers.len() + self.peers.len() {
             bail!("two servers or peers of a laboratory have the same name");
         }
+        // Of a server that joins a cluster those of the cluster, whose first node comes first or not.
+        let mut known: BTreeMap<String, Vec<String>> =
+            self.peers.iter().map(|name| (name.clone(), domains(name).into())).collect();
+        known.extend(self.servers.iter().map(|spec| (spec.name.clone(), spec.domains())));
         let mut wired = BTreeSet::new();
         for (a, b) in &self.wires {
             let (Some(a), Some(b)) = (index.get(a), index.get(b)) else {
@@ -113,7 +117,7 @@ impl LabBuilder {
                     true => network.wire(viewer, i),
                     false => network.server(i),
                 };
-                view.extend(domains(name).map(|domain| (domain, address)));
+                view.extend(known[name].iter().map(|domain| (domain.clone(), address)));
             }
             view
         };
@@ -139,7 +143,7 @@ impl LabBuilder {
             let i = index[&spec.name];
             let dir = run.make(&spec.name)?;
             let first = spec.first_node().to_owned();
-            let identity = ca.issue(&domains(&first))?;
+            let identity = ca.issue(&spec.domains())?;
             identity.write(&dir)?;
             std::fs::write(dir.join("ca.pem"), ca.pem())?;
             views.push(View::start(&dir, network.resolver(i), &names_for(index[&first]))?);
@@ -260,10 +264,6 @@ impl Lab {
         }
         Ok(())
     }
-}
-
-fn domains(name: &str) -> [String; 2] {
-    [format!("{name}.test"), format!("conference.{name}.test")]
 }
 
 /// The Debian release that a server is from and the dmuc that `cargo xtask` has built for it, by

@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use super::day::GUESTS;
+
 /// One thing that happens in rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Case {
@@ -15,6 +17,10 @@ pub enum Case {
     JoinsHistory,
     /// As joins, but all ask at once
     JoinsBurst,
+    /// A hundred events of a day: talk, presence, visits, nicks, private messages
+    Mixed,
+    /// Five messages at once, with the rate limits that the servers come with
+    Limits,
 }
 
 /// Where those live who are in a room before a storm, apart from the owner.
@@ -45,6 +51,16 @@ impl Case {
         matches!(self, Self::Joins | Self::JoinsHistory | Self::JoinsBurst)
     }
 
+    /// Whether it is measured with the rate limits that the servers come with.
+    pub fn is_limited(self) -> bool {
+        self == Self::Limits
+    }
+
+    /// Remote users beside the k who are in the room.
+    pub fn guests(self) -> usize {
+        if self == Self::Mixed { GUESTS } else { 0 }
+    }
+
     /// Messages that a joiner finds in the room.
     pub fn history(self) -> usize {
         if self == Self::JoinsHistory { HISTORY } else { 0 }
@@ -62,7 +78,8 @@ impl Case {
     }
 }
 
-fn name(value: &impl ValueEnum) -> String {
+/// What is typed for it.
+pub fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 

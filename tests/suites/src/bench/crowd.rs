@@ -1,6 +1,8 @@
 //! Many users of one server who only listen and count: a client that keeps what it hears, as the
 //! test kit's does, would take the machine from the servers that are measured.
 
+use std::collections::HashSet;
+use std::iter::once;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How many logins a server is asked to do at the same time.
 const AT_ONCE: usize = 50;
 
-/// Users of one server, each with one session.
+/// Users of one server, each with one session: at its domains in turn.
 pub struct Crowd {
     members: Vec<Member>,
     events: UnboundedReceiver<Event>,
@@ -49,8 +51,14 @@ impl Crowd {
     /// Logs in `count` users, whose names begin with `prefix`; accounts are made for them.
     pub async fn log_in(server: &Server, prefix: &str, count: usize) -> Result<Self> {
         let names: Vec<String> = (0..count).map(|n| format!("{prefix}{n:04}")).collect();
-        server.register(&names).await?;
-        let logins: Vec<_> = names.iter().map(|name| log_in(server, name)).collect();
+        let domains: Vec<String> =
+            once(server.domain()).chain(server.spec().further_hosts()).collect();
+        for (n, domain) in domains.iter().enumerate() {
+            let own: Vec<&String> = names.iter().skip(n).step_by(domains.len()).collect();
+            server.register_at(domain, &own).await?;
+        }
+        let users = names.iter().zip(domains.iter().cycle());
+        let logins: Vec<_> = users.map(|(name, domain)| log_in(server, domain, name)).collect();
         let sockets: Vec<TcpStream> = stream::iter(logins).buffered(AT_ONCE).try_collect().await?;
         let (tell, events) = mpsc::unbounded_channel();
         let stanzas = Arc::new(AtomicU64::new(0));
@@ -88,26 +96,45 @@ impl Crowd {
             member.write.write_all(join.as_bytes()).await?;
             waiting += 1;
             while waiting >= at_once {
-                entered.push(self.next(&Heard::Own).await?);
+                entered.push(self.next(&Heard::Own).await?.1);
                 waiting -= 1;
             }
         }
         for _ in 0..waiting {
-            entered.push(self.next(&Heard::Own).await?);
+            entered.push(self.next(&Heard::Own).await?.1);
         }
         Ok(entered)
     }
 
-    /// Waits until the first `count` of them have heard something; when the last of them did.
-    pub async fn all_hear(&mut self, wanted: &Heard, count: usize) -> Result<Instant> {
+    /// The name of one of them.
+    pub fn name(&self, who: usize) -> &str {
+        &self.members[who].name
+    }
+
+    /// One of them sends a stanza.
+    pub async fn send(&mut self, who: usize, xml: &str) -> Result<()> {
+        Ok(self.members[who].write.write_all(xml.as_bytes()).await?)
+    }
+
+    /// Waits until these of them have heard something; when the last of them did.
+    pub async fn all_hear(
+        &mut self,
+        wanted: &Heard,
+        who: impl IntoIterator<Item = usize>,
+    ) -> Result<Instant> {
+        let mut waiting: HashSet<usize> = who.into_iter().collect();
         let mut last = None;
-        for _ in 0..count {
-            last = last.max(Some(self.next(wanted).await?));
+        while !waiting.is_empty() {
+            let (who, at) = self.next(wanted).await?;
+            if waiting.remove(&who) {
+                last = last.max(Some(at));
+            }
         }
         last.context("nobody listens")
     }
 
-    async fn next(&mut self, wanted: &Heard) -> Result<Instant> {
+    /// Who has heard it next, and when.
+    async fn next(&mut self, wanted: &Heard) -> Result<(usize, Instant)> {
         loop {
             let event = timeout(PATIENCE, self.events.recv())
                 .await
@@ -116,7 +143,7 @@ impl Crowd {
             let name = &self.members[event.who].name;
             match event.what {
                 Ok(Heard::Error(error)) => bail!("{name} received an error: {error}"),
-                Ok(heard) if heard == *wanted => return Ok(event.at),
+                Ok(heard) if heard == *wanted => return Ok((event.who, event.at)),
                 Ok(_) => {}
                 Err(why) => bail!("{name} has gone: {why}"),
             }
@@ -167,13 +194,12 @@ async fn listen(
 }
 
 /// Connects, authenticates with the user's name as password, binds a resource, and is available.
-async fn log_in(server: &Server, name: &str) -> Result<TcpStream> {
+async fn log_in(server: &Server, domain: &str, name: &str) -> Result<TcpStream> {
     let mut socket = TcpStream::connect(server.c2s()).await?;
     socket.set_nodelay(true)?;
     let header = format!(
-        "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' \
-         xmlns:stream='http://etherx.jabber.org/streams'>",
-        server.domain()
+        "<?xml version='1.0'?><stream:stream to='{domain}' version='1.0' xmlns='jabber:client' \
+         xmlns:stream='http://etherx.jabber.org/streams'>"
     );
     let plain = BASE64_STANDARD.encode(format!("\0{name}\0{name}"));
     let auth =

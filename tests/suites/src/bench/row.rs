@@ -2,33 +2,52 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use anyhow::{Context, Result};
+use dmuc_testkit::Kind;
+use serde::{Deserialize, Serialize};
 
-use super::case::{Case, Residents};
+use super::case::Case;
+use super::fanout::Fanout;
+use super::setup::{Collector, Setup};
 use super::side::Round;
 use crate::scene::Pairing;
 
 /// One case of one pairing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Row {
     /// The server with the room.
     pub primary: String,
     /// The server with the remote occupants.
     pub replica: String,
+    /// The release of the primary.
+    pub primary_version: String,
+    /// The release of the replica.
+    pub replica_version: String,
     /// What was done.
     pub case: String,
     /// Remote occupants; in a storm as many residents are in the room already.
     pub k: usize,
     /// Where those live.
     pub residents: String,
-    /// Without dmuc.
+    /// Domains that the remote occupants are spread over, in one server process.
+    pub spread: u16,
+    /// The mode of Prosody's collector, if there is a Prosody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prosody_gc: Option<String>,
+    /// Addresses that an XEP-0033 message may have, if that is not the server's own limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<u16>,
+    /// A stanza for each recipient.
     pub plain: Figures,
-    /// With it.
+    /// Messages with lists of addresses, between servers that can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xep0033: Option<Figures>,
+    /// Envelopes.
     pub dmuc: Figures,
 }
 
 /// What one side has used.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Figures {
     /// Stanzas on the link, both ways.
     pub link_stanzas: u64,
@@ -60,24 +79,64 @@ pub struct Figures {
 }
 
 impl Row {
-    /// From the rounds of both sides.
+    /// From the rounds of all sides.
     pub fn new(
         pairing: Pairing,
-        residents: Residents,
+        [primary_version, replica_version]: [String; 2],
+        setup: Setup,
         case: Case,
         k: usize,
-        plain: &Rounds,
-        dmuc: &Rounds,
-    ) -> Self {
-        Self {
+        sides: &[(Fanout, Rounds)],
+    ) -> Result<Self> {
+        let of = |wanted| {
+            let side = sides.iter().find(|(fanout, _)| *fanout == wanted);
+            side.map(|(_, rounds)| rounds.figures())
+        };
+        Ok(Self {
             primary: pairing.primary.to_string(),
             replica: pairing.replica.to_string(),
+            primary_version,
+            replica_version,
             case: case.name(),
             k,
-            residents: residents.name(),
-            plain: plain.figures(),
-            dmuc: dmuc.figures(),
-        }
+            residents: setup.residents.name(),
+            prosody_gc: [pairing.primary, pairing.replica]
+                .contains(&Kind::Prosody)
+                .then(|| setup.collector.map_or("stock".to_owned(), Collector::name)),
+            addresses: setup.addresses,
+            spread: setup.spread,
+            plain: of(Fanout::Plain).context("no plain side")?,
+            xep0033: of(Fanout::Xep0033),
+            dmuc: of(Fanout::Dmuc).context("no side with dmuc")?,
+        })
+    }
+
+    /// What each side has used, with its name.
+    pub fn sides(&self) -> impl Iterator<Item = (Fanout, &Figures)> {
+        let xep0033 = self.xep0033.as_ref().map(|figures| (Fanout::Xep0033, figures));
+        [(Fanout::Plain, &self.plain)]
+            .into_iter()
+            .chain(xep0033)
+            .chain([(Fanout::Dmuc, &self.dmuc)])
+    }
+}
+
+impl Figures {
+    /// These as a part of others: stanzas, bytes, processor time of primary and replica, median
+    /// and 99th percentile of the time to the last.
+    pub fn ratios(&self, of: &Self) -> [f64; 6] {
+        let figures = |f: &Self| {
+            [
+                f.link_stanzas as f64,
+                f.link_bytes as f64,
+                f.primary_cpu_us_per_copy,
+                f.replica_cpu_us_per_copy,
+                f.last_p50_ms,
+                f.last_p99_ms,
+            ]
+        };
+        let (own, of) = (figures(self), figures(of));
+        std::array::from_fn(|n| own[n] / of[n])
     }
 }
 

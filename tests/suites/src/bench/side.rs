@@ -1,29 +1,26 @@
-//! One side of the comparison: servers, without dmuc or with it, and their users.
+//! One side of the comparison: servers of one way to fan out, and their users.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use dmuc_testkit::client::PATIENCE;
 use dmuc_testkit::{Client, Kind, Lab, ServerSpec, Usage, wire};
-use serde_json::json;
 use tokio::time::sleep;
 
 use super::case::{Case, HISTORY, Residents};
 use super::crowd::Crowd;
-use super::scanner::{Heard, mark};
+use super::fanout::Fanout;
+use super::setup::Setup;
 use crate::scene::Pairing;
-
-/// How many of a storm's joiners are the later ones, whose bytes are counted by themselves.
-const LATER: usize = 10;
 
 /// After this without a stanza everything has arrived.
 const STILL: Duration = Duration::from_millis(400);
 
+/// A limited server reads what it may read in a second or less at once.
+const STILL_LIMITED: Duration = Duration::from_secs(2);
+
 /// Longer than a replica waits with an acknowledgement.
 const ACKNOWLEDGED: Duration = Duration::from_millis(2300);
-
-/// So that an Erlang machine that waits does not count as one that works.
-const NO_BUSY_WAIT: &[&str] = &["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"];
 
 /// What one round has shown.
 #[derive(Clone, Debug, Default)]
@@ -44,26 +41,29 @@ pub struct Round {
 
 /// Primary `a`, replica `b`, and for residents elsewhere `c`; with users.
 pub struct Side {
-    lab: Lab,
-    owner: Client,
+    fanout: Fanout,
+    /// After so long without a stanza everything has arrived.
+    still: Duration,
+    pub(super) lab: Lab,
+    pub(super) owner: Client,
     residents: Crowd,
-    remote: Crowd,
+    pub(super) remote: Crowd,
     rooms: usize,
-    marks: u32,
+    pub(super) marks: u32,
 }
 
 impl Side {
     /// Starts servers and logs in users.
     pub async fn start(
         pairing: Pairing,
-        dmuc: bool,
-        residents: Residents,
+        fanout: Fanout,
+        setup: Setup,
         resident: usize,
         remote: usize,
     ) -> Result<Self> {
-        let name = if dmuc { "bench-dmuc" } else { "bench-plain" };
-        let change = |spec: ServerSpec| unlimited(spec.dmuc(dmuc));
-        let (builder, home) = match (pairing.lab_with(name, change), residents) {
+        let change = |spec: ServerSpec| setup.configure(spec, fanout);
+        let builder = pairing.lab_with(&format!("bench-{fanout}"), change);
+        let (builder, home) = match (builder, setup.residents) {
             (builder, Residents::Local) => (builder, "a"),
             (builder, Residents::Third) => {
                 (builder.server(change(ServerSpec::new(pairing.primary, "c"))), "c")
@@ -73,6 +73,7 @@ impl Side {
         // Counters are enough, and half a million stanzas are many.
         lab.wire("a", "b").set_recording(false);
         let users = async {
+            setup.verify(&lab).await?;
             let (a, b) = (lab.server("a"), lab.server("b"));
             a.register(&["owner"]).await?;
             let owner = Client::connect(a, "owner", "r").await?;
@@ -81,9 +82,53 @@ impl Side {
         };
         match users.await {
             Ok((owner, residents, remote)) => {
-                Ok(Self { lab, owner, residents, remote, rooms: 0, marks: 0 })
+                let still = if setup.stock_limits { STILL_LIMITED } else { STILL };
+                let (rooms, marks) = (0, 0);
+                let mut side = Self { fanout, still, lab, owner, residents, remote, rooms, marks };
+                match side.negotiate(setup.spread).await {
+                    Ok(()) => Ok(side),
+                    Err(error) => side.lab.finish(Err(error)).await,
+                }
             }
             Err(error) => lab.finish(Err(error)).await,
+        }
+    }
+
+    /// How it gets to the remote users what the room says.
+    pub fn fanout(&self) -> Fanout {
+        self.fanout
+    }
+
+    /// Releases of primary and replica.
+    pub async fn versions(&self) -> Result<[String; 2]> {
+        Ok([self.lab.server("a").version().await?, self.lab.server("b").version().await?])
+    }
+
+    /// Waits until `mod_multicast` has found the other one, for which it asks only when there is a
+    /// message to send; before that it sends plainly. It remembers the answer for a day.
+    async fn negotiate(&mut self, spread: u16) -> Result<()> {
+        if self.fanout != Fanout::Xep0033 {
+            return Ok(());
+        }
+        // Users are at the domains in turn.
+        let k = usize::from(spread).max(2);
+        let room = self.open(Case::Message, k).await?;
+        let begin = Instant::now();
+        loop {
+            self.lab.wire("a", "b").reset();
+            self.broadcast(Case::Message, k, &room).await?;
+            self.settle(false).await;
+            let link = self.lab.wire("a", "b").sent_by("a");
+            if link.addressed == u64::from(spread) && link.messages == link.addressed {
+                return self.close(&room).await;
+            }
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "{} of {} messages to {spread} domains have XEP-0033 addresses after {PATIENCE:?}: \
+                 mod_multicast is not in use",
+                link.addressed,
+                link.messages
+            );
         }
     }
 
@@ -109,16 +154,22 @@ impl Side {
     pub async fn round(&mut self, case: Case, k: usize, counted: bool) -> Result<Round> {
         let room = self.open(case, k).await?;
         let mut round = self.begin().await?;
-        if case.is_storm() {
-            self.storm(case, k, &room, counted, &mut round).await?;
-        } else {
-            for _ in 0..Case::broadcasts(k) {
-                round.last.push(self.broadcast(case, k, &room).await?);
+        match case {
+            _ if case.is_storm() => self.storm(case, k, &room, counted, &mut round).await?,
+            Case::Mixed => round.last = self.day(k, &room).await?,
+            Case::Limits => round.last.push(self.volley(k, &room).await?),
+            _ => {
+                for _ in 0..Case::broadcasts(k) {
+                    round.last.push(self.broadcast(case, k, &room).await?);
+                }
             }
         }
         // A counted storm has settled already.
         self.settle(counted && !case.is_storm()).await;
         self.end(&mut round).await?;
+        if counted {
+            self.fanout.verify(case, &round.link)?;
+        }
         self.close(&room).await?;
         Ok(round)
     }
@@ -136,6 +187,10 @@ impl Side {
             self.speak(&room, case.history()).await?;
         } else {
             self.remote.enter(&room, 0..k, 32).await?;
+            if case == Case::Mixed {
+                self.reveal(&room).await?;
+                self.speak(&room, 0).await?;
+            }
             // Whatever is done only once is done.
             for _ in 0..3 {
                 self.broadcast(case, k, &room).await?;
@@ -211,50 +266,9 @@ impl Side {
         Ok([self.lab.server("a").usage().await?, self.lab.server("b").usage().await?])
     }
 
-    /// One broadcast of the owner to all; how long it took to the last remote recipient.
-    async fn broadcast(&mut self, case: Case, k: usize, room: &str) -> Result<Duration> {
-        self.marks += 1;
-        let text = mark(self.marks);
-        let begin = Instant::now();
-        match case {
-            Case::Presence => {
-                let status = format!("<status>{text}</status>");
-                self.owner.presence(&format!("{room}/owner"), &status)?;
-            }
-            _ => drop(self.owner.say(room, &text)?),
-        }
-        Ok(self.remote.all_hear(&Heard::Mark(self.marks), k).await? - begin)
-    }
-
-    /// All of them join, one after the other or together.
-    async fn storm(
-        &mut self,
-        case: Case,
-        k: usize,
-        room: &str,
-        counted: bool,
-        round: &mut Round,
-    ) -> Result<()> {
-        // The later ones by themselves only where nobody looks at the time.
-        let later = if counted { LATER.min(k / 2) } else { 0 };
-        let begin = Instant::now();
-        let entered = self.remote.enter(room, 0..k - later, case.at_once(k)).await?;
-        let last = entered.into_iter().max().context("nobody joins")?;
-        round.last.push(last - begin);
-        if later > 0 {
-            self.settle(true).await;
-            let bytes = || self.lab.wire("a", "b").counters().raw_bytes;
-            let before = bytes();
-            self.remote.enter(room, k - later..k, 1).await?;
-            self.settle(true).await;
-            round.later = Some((bytes() - before) as f64 / later as f64);
-        }
-        Ok(())
-    }
-
     /// Waits until everything has arrived.
-    async fn settle(&self, acknowledged: bool) {
-        tokio::join!(self.remote.quiet(STILL), self.residents.quiet(STILL));
+    pub(super) async fn settle(&self, acknowledged: bool) {
+        tokio::join!(self.remote.quiet(self.still), self.residents.quiet(self.still));
         if acknowledged {
             sleep(ACKNOWLEDGED).await;
         }
@@ -270,19 +284,5 @@ impl Side {
         sleep(Duration::from_millis(200)).await;
         self.owner.clear();
         Ok(())
-    }
-}
-
-/// A server without what would slow a crowd down on purpose, and with a log as in use.
-fn unlimited(spec: ServerSpec) -> ServerSpec {
-    let spec = spec.log_level("info");
-    match spec.kind {
-        Kind::Ejabberd => spec
-            .erl_arguments(NO_BUSY_WAIT)
-            .option("max_fsm_queue", 10_000_000)
-            // While it is the other side's turn the connections stay.
-            .option("s2s_timeout", 3600)
-            .option("modules", json!({ "mod_muc": { "history_size": HISTORY } })),
-        Kind::Prosody => spec,
     }
 }

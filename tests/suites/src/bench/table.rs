@@ -1,17 +1,19 @@
 //! Rows for people: ratios first.
 
+use super::fanout::Fanout;
 use super::row::{Figures, Row};
 
 /// Prints them.
 pub fn show(rows: &[Row]) {
-    println!("\nWith dmuc, as a part of what it is without:\n");
+    println!("\nAs a part of what it is with a stanza for each recipient:\n");
     println!(
-        "{:8} {:8} {:13} {:>5} {:9} | {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:8} {:8} {:13} {:>5} {:9} {:7} | {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "primary",
         "replica",
         "case",
         "k",
         "residents",
+        "",
         "stanzas",
         "bytes",
         "CPU prim",
@@ -20,23 +22,16 @@ pub fn show(rows: &[Row]) {
         "last p99"
     );
     for row in rows {
-        let (p, d) = (&row.plain, &row.dmuc);
-        let ratios = [
-            (p.link_stanzas as f64, d.link_stanzas as f64),
-            (p.link_bytes as f64, d.link_bytes as f64),
-            (p.primary_cpu_us_per_copy, d.primary_cpu_us_per_copy),
-            (p.replica_cpu_us_per_copy, d.replica_cpu_us_per_copy),
-            (p.last_p50_ms, d.last_p50_ms),
-            (p.last_p99_ms, d.last_p99_ms),
-        ];
-        let ratios: String = ratios.map(|(plain, dmuc)| format!(" {:8.4}", dmuc / plain)).concat();
-        println!("{} |{ratios}", head(row));
+        for (fanout, figures) in row.sides().filter(|(fanout, _)| *fanout != Fanout::Plain) {
+            let ratios = figures.ratios(&row.plain).map(|ratio| format!(" {ratio:8.4}")).concat();
+            println!("{} {fanout:7} |{ratios}", head(row));
+        }
     }
     println!(
         "\nMedians, and least and most: CPU in µs per delivered copy, time to the last in ms\n"
     );
     println!(
-        "{:53} {:>9} {:>11} {:>9} {:>9} {:>22} {:>22} {:>26} {:>9} {:>11}",
+        "{:55} {:>9} {:>11} {:>9} {:>9} {:>22} {:>22} {:>26} {:>9} {:>11}",
         "",
         "stanzas",
         "bytes",
@@ -49,8 +44,8 @@ pub fn show(rows: &[Row]) {
         "memory MB"
     );
     for row in rows {
-        for (name, figures) in [("plain", &row.plain), ("dmuc", &row.dmuc)] {
-            println!("{} {name:5} {}", head(row), line(figures));
+        for (fanout, figures) in row.sides() {
+            println!("{} {fanout:7} {}", head(row), line(figures));
         }
     }
 }

@@ -20,9 +20,9 @@ fn cookie(site: &Site) -> String {
 
 /// Writes `ejabberd.yml`, in JSON, which is YAML too.
 pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
-    let (domain, muc) = (spec.domain(), spec.muc());
+    let hosts: Vec<String> = [spec.domain()].into_iter().chain(spec.further_hosts()).collect();
     let mut config = json!({
-        "hosts": [domain],
+        "hosts": hosts,
         "loglevel": spec.log_level.as_deref().unwrap_or("info").replace("warn", "warning"),
         "certfiles": [site.dir.join("both.pem")],
         "ca_file": site.dir.join("ca.pem"),
@@ -57,7 +57,7 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
             "mod_disco": {},
             "mod_mam": { "assume_mam_usage": true, "default": "always" },
             "mod_muc": {
-                "hosts": [muc],
+                "hosts": ["conference.@HOST@"],
                 "access": "all",
                 "access_create": "all",
                 "access_persistent": "all",
@@ -82,6 +82,9 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     if has_module(site, "mod_muc_occupantid")? {
         config["modules"]["mod_muc_occupantid"] = json!({});
     }
+    if spec.stock_limits {
+        limit(&mut config);
+    }
     for (name, value) in &spec.options {
         merge(&mut config[name.as_str()], value);
     }
@@ -92,6 +95,16 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         }
     }
     Ok(std::fs::write(site.dir.join("ejabberd.yml"), serde_json::to_string_pretty(&config)?)?)
+}
+
+/// As in the `ejabberd.yml` that comes with it, in bytes per second. Its listener for servers names
+/// the shaper since 23.10; before that nothing limits them.
+fn limit(config: &mut Value) {
+    config["shaper"] = json!({ "normal": { "rate": 3000, "burst_size": 20_000 }, "fast": 200_000 });
+    config["shaper_rules"] =
+        json!({ "c2s_shaper": { "none": "admin", "normal": "all" }, "s2s_shaper": "fast" });
+    config["listen"][0]["shaper"] = "c2s_shaper".into();
+    config["listen"][1]["shaper"] = "s2s_shaper".into();
 }
 
 /// Whether the packaged release has a module of this name.

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+pub(crate) use self::spec::domains;
 pub use self::spec::{Kind, ServerSpec};
 use crate::process::Process;
 use crate::usage::Usage;
@@ -246,22 +247,40 @@ impl Server {
 
     /// Makes accounts; each one's password is its name. Accounts that exist stay.
     pub async fn register<S: AsRef<str>>(&self, users: &[S]) -> Result<()> {
+        self.register_at(&self.domain(), users).await
+    }
+
+    /// The same at one of its domains.
+    pub async fn register_at<S: AsRef<str>>(&self, domain: &str, users: &[S]) -> Result<()> {
         // One at a time: ejabberd does not let in two who ask at once.
         let mut accounts = self.accounts.lock().await;
         let users: Vec<String> = users.iter().map(|user| user.as_ref().to_owned()).collect();
-        let users: Vec<String> = users.into_iter().filter(|u| !accounts.contains(u)).collect();
+        let account = |user: &String| format!("{user}@{domain}");
+        let users: Vec<String> =
+            users.into_iter().filter(|user| !accounts.contains(&account(user))).collect();
         if users.is_empty() {
             return Ok(());
         }
         match self.spec.kind {
             Kind::Ejabberd => {
                 let pid = self.pid().await?;
-                ejabberd::register(&self.site, pid, &self.domain(), &users).await?;
+                ejabberd::register(&self.site, pid, domain, &users).await?;
             }
-            Kind::Prosody => prosody::register(&self.site, &self.domain(), &users)?,
+            Kind::Prosody => prosody::register(&self.site, domain, &users)?,
         }
-        accounts.extend(users);
+        accounts.extend(users.iter().map(account));
         Ok(())
+    }
+
+    /// Its release, as it says itself.
+    pub async fn version(&self) -> Result<String> {
+        let answer = match self.spec.kind {
+            Kind::Ejabberd => self.eval("binary_to_list(ejabberd_option:version())").await?,
+            Kind::Prosody => self.shell("> prosody.version").await?,
+        };
+        let mut words = answer.split(|c: char| c == '"' || c.is_whitespace());
+        let version = words.rfind(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        Ok(version.with_context(|| format!("no version in {answer:?}"))?.to_owned())
     }
 
     /// Evaluates an Erlang expression in ejabberd; the value as `~p` prints it.

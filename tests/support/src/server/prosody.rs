@@ -38,6 +38,7 @@ const COMPONENT_MODULES: &[&str] = &["muc_mam"];
 
 /// Writes `prosody.cfg.lua`.
 pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
+    let limits = spec.stock_limits.then_some("limits");
     let modules = |names: &[&str], dmuc: bool| {
         let mut names: Vec<&str> =
             names.iter().copied().filter(|n| !spec.without.iter().any(|w| w == n)).collect();
@@ -76,7 +77,14 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     writeln!(c, "archive_expires_after = \"never\"")?;
     // The modules that Prosody would load unasked; dialback would make up for a refused
     // certificate.
-    writeln!(c, "modules_disabled = {{ \"s2s_bidi\", \"dialback\", \"limits\" }}")?;
+    writeln!(c, "modules_disabled = {{ \"s2s_bidi\", \"dialback\" }}")?;
+    if spec.stock_limits {
+        // As in the configuration that comes with it.
+        writeln!(
+            c,
+            "limits = {{ c2s = {{ rate = \"10kb/s\" }}, s2sin = {{ rate = \"30kb/s\" }} }}"
+        )?;
+    }
     // lua-unbound, where it is installed, wants no loopback resolver and no .test by itself.
     writeln!(
         c,
@@ -89,10 +97,13 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     for (name, value) in &spec.dmuc_options {
         writeln!(c, "dmuc_{name} = {}", lua(value))?;
     }
+    let all: Vec<&str> = MODULES.iter().copied().chain(limits).collect();
     // A component inherits some of the global modules (TLS, SASL), and none of a host's.
-    writeln!(c, "modules_enabled = {}", modules(MODULES, false))?;
-    writeln!(c, "VirtualHost {}", lua(&spec.domain().into()))?;
-    writeln!(c, "  modules_enabled = {}", modules(&[], dmuc))?;
+    writeln!(c, "modules_enabled = {}", modules(&all, false))?;
+    for host in [spec.domain()].into_iter().chain(spec.further_hosts()) {
+        writeln!(c, "VirtualHost {}", lua(&host.into()))?;
+        writeln!(c, "  modules_enabled = {}", modules(&[], dmuc))?;
+    }
     writeln!(c, "Component {} \"muc\"", lua(&spec.muc().into()))?;
     writeln!(c, "  modules_enabled = {}", modules(COMPONENT_MODULES, dmuc))?;
     writeln!(c, "  muc_log_by_default = true; muc_log_presences = false")?;

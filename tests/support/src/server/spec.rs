@@ -43,6 +43,9 @@ pub struct ServerSpec {
     pub name: String,
     /// The first node of the ejabberd cluster that it joins as soon as both run.
     pub cluster: Option<String>,
+    /// Further domains with users, and with rooms where that is ejabberd: `h1.b.test` and so on. Of a
+    /// server that is alone.
+    pub hosts: usize,
     /// Whether dmuc is enabled in its configuration at the start.
     pub dmuc: bool,
     /// Options of dmuc, by their name in the documentation (without the `dmuc_` of Prosody).
@@ -50,6 +53,8 @@ pub struct ServerSpec {
     /// Further options: merged into ejabberd's configuration (objects are merged member by
     /// member, everything else is replaced), or written as global options of Prosody.
     pub options: Map<String, Value>,
+    /// Whether it has the rate limits of the configuration that comes with it, and not none.
+    pub stock_limits: bool,
     /// Modules not to load, by the server's own name for them.
     pub without: Vec<String>,
     /// Further arguments of ejabberd's Erlang machine.
@@ -69,9 +74,11 @@ impl ServerSpec {
             kind,
             name: name.to_owned(),
             cluster: None,
+            hosts: 0,
             dmuc: false,
             dmuc_options: Map::new(),
             options: Map::new(),
+            stock_limits: false,
             without: Vec::new(),
             erl_arguments: Vec::new(),
             log_level: None,
@@ -96,6 +103,12 @@ impl ServerSpec {
         self
     }
 
+    /// With so many further domains of users.
+    pub fn hosts(mut self, count: usize) -> Self {
+        self.hosts = count;
+        self
+    }
+
     /// With dmuc enabled, or not.
     pub fn dmuc(mut self, enabled: bool) -> Self {
         self.dmuc = enabled;
@@ -111,6 +124,12 @@ impl ServerSpec {
     /// With an option of the server's own.
     pub fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.options.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// With the rate limits of the configuration that comes with it, or with none.
+    pub fn stock_limits(mut self, limited: bool) -> Self {
+        self.stock_limits = limited;
         self
     }
 
@@ -152,4 +171,27 @@ impl ServerSpec {
     pub fn muc(&self) -> String {
         format!("conference.{}.test", self.first_node())
     }
+
+    /// All domains that lead to it and that its certificate names, of services which it does not
+    /// run as well.
+    pub fn domains(&self) -> Vec<String> {
+        let hosts = self.further_hosts().flat_map(|host| services(&host));
+        domains(self.first_node()).into_iter().chain(hosts).collect()
+    }
+
+    /// The further domains of its users.
+    pub fn further_hosts(&self) -> impl Iterator<Item = String> {
+        let domain = self.domain();
+        (1..=self.hosts).map(move |n| format!("h{n}.{domain}"))
+    }
+}
+
+/// The domains of a server or peer: users, rooms, and the service that ejabberd's `mod_multicast`
+/// (XEP-0033) would be.
+pub(crate) fn domains(name: &str) -> [String; 3] {
+    services(&format!("{name}.test"))
+}
+
+fn services(domain: &str) -> [String; 3] {
+    [domain.to_owned(), format!("conference.{domain}"), format!("multicast.{domain}")]
 }

@@ -8,6 +8,9 @@ use std::time::Instant;
 use super::Direction;
 use crate::framing::Frame;
 
+/// The beginning of the list of addresses in a stanza for several recipients (XEP-0033).
+const ADDRESSES: &str = "<addresses";
+
 /// A stanza that crossed.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -32,6 +35,8 @@ pub struct Counters {
     pub presences: u64,
     /// IQ stanzas.
     pub iqs: u64,
+    /// Those among these that carry addresses of their own (XEP-0033).
+    pub addressed: u64,
     /// Bytes of XML in all of these.
     pub stanza_bytes: u64,
     /// Elements that are not stanzas: negotiation, stream management.
@@ -59,6 +64,7 @@ impl Add for Counters {
             messages: self.messages + other.messages,
             presences: self.presences + other.presences,
             iqs: self.iqs + other.iqs,
+            addressed: self.addressed + other.addressed,
             stanza_bytes: self.stanza_bytes + other.stanza_bytes,
             others: self.others + other.others,
             other_bytes: self.other_bytes + other.other_bytes,
@@ -114,6 +120,7 @@ impl Ledger {
                         "presence" => counters.presences += 1,
                         _ => counters.iqs += 1,
                     }
+                    counters.addressed += u64::from(xml.contains(ADDRESSES));
                     counters.stanza_bytes += xml.len() as u64;
                     if !pages.counting_only {
                         let from = self.names[direction as usize].clone();
