@@ -1,4 +1,4 @@
-//! What the core costs, by occupants and servers of a room: `cargo bench --package dmuc-core`.
+//! What the core costs, by occupants and servers of a room: `cargo bench --package dmuc-core --bench room`.
 //!
 //! The columns of allocations are per call; `fill` shows by them what a room keeps.
 

@@ -103,6 +103,21 @@ impl<P: Clone> Op<P> {
 
     /// Reads an operation; `bound` is one above the highest index given so far.
     pub fn read(element: &Element<P>, bound: u32) -> Option<Self> {
+        Op::read_with(element, bound, P::clone)
+    }
+
+    /// The same without a copy of the payload.
+    pub fn view(element: &Element<P>, bound: u32) -> Option<Op<&P>> {
+        Op::read_with(element, bound, |payload| payload)
+    }
+}
+
+impl<P> Op<P> {
+    fn read_with<'a, Q>(
+        element: &'a Element<Q>,
+        bound: u32,
+        take: impl FnOnce(&'a Q) -> P,
+    ) -> Option<Self> {
         let index = || indexes::number(element.attr("i")?);
         let slot = || match element.attr("slot") {
             Some(slot) => indexes::long(slot).filter(|slot| *slot > 0).map(Some),
@@ -129,12 +144,12 @@ impl<P: Clone> Op<P> {
                 except: indexes::parse(element.attr("except").unwrap_or(""), bound)?,
                 number: indexes::long(element.attr("n")?)?,
                 slot: slot()?,
-                payload: element.payload.clone()?,
+                payload: take(element.payload.as_ref()?),
             },
             "only" => Op::Only {
                 indexes: indexes::parse(element.attr("i")?, bound).filter(|set| !set.is_empty())?,
                 slot: slot()?,
-                payload: element.payload.clone()?,
+                payload: take(element.payload.as_ref()?),
             },
             "replay" => Op::Replay {
                 indexes: indexes::parse(element.attr("i")?, bound).filter(|set| !set.is_empty())?,

@@ -63,7 +63,7 @@ pub(super) fn check(
         Some(_) => Err(MALFORMED),
     };
     for (nth, child) in element.children.iter().enumerate() {
-        match Op::read(child, bound).ok_or(MALFORMED)? {
+        match Op::view(child, bound).ok_or(MALFORMED)? {
             Op::Enter { index, jid, .. } => {
                 if index != bound || index == u32::MAX || *jid::domain(&jid) != *domain {
                     return Err(MALFORMED);
@@ -104,12 +104,12 @@ pub(super) fn check(
                 }
             }
             Op::Cast { payload, slot, .. } => {
-                carried(room, &payload)?;
-                may_keep(slot, &payload, &mut given)?;
+                carried(room, payload)?;
+                may_keep(slot, payload, &mut given)?;
             }
             Op::Only { indexes, payload, slot } => {
-                carried(room, &payload)?;
-                may_keep(slot, &payload, &mut given)?;
+                carried(room, payload)?;
+                may_keep(slot, payload, &mut given)?;
                 if !indexes.is_subset(&known) {
                     return Err(MALFORMED);
                 }
@@ -161,7 +161,7 @@ impl Taking<'_> {
         self.link.acted_on(acted_on);
         for (nth, child) in element.children.iter().enumerate() {
             let link = &mut *self.link;
-            let Some(op) = Op::read(child, link.audience.bound()) else { continue };
+            let Some(op) = Op::view(child, link.audience.bound()) else { continue };
             match op {
                 Op::Enter { index, jid, class } => {
                     let record = consents.get(room, &jid);
@@ -192,11 +192,11 @@ impl Taking<'_> {
                     #[cfg(feature = "planted-faults")]
                     let set = crate::planted::surplus(room, &link.audience.seats, set);
                     plan.deliveries.push((What::Carried(nth), set));
-                    self.keep(slot, &payload);
+                    self.keep(slot, payload);
                 }
                 Op::Only { indexes, slot, payload } => {
                     plan.deliveries.push((What::Carried(nth), link.inside(indexes)));
-                    self.keep(slot, &payload);
+                    self.keep(slot, payload);
                 }
                 Op::Replay { indexes, slots } => {
                     let set = link.inside(indexes);

@@ -441,7 +441,7 @@ fn is_faithful(
     let mut seats = Cow::Borrowed(before);
     let mut expected = expected.iter();
     for op in written {
-        let Some(op) = Op::read(op, bound) else { return false };
+        let Some(op) = Op::view(op, bound) else { return false };
         let (payload, slot, set) = match op {
             Op::Enter { index, class, .. } => {
                 seats.to_mut().enter(index, class);
@@ -477,7 +477,7 @@ fn is_faithful(
             matches!(&delivery.payloads[..], [wanted] if wanted.id() == payload.id())
                 && delivery.to == *set
         });
-        let is_kept = slot.is_none_or(|slot| held.holds(slot, &payload));
+        let is_kept = slot.is_none_or(|slot| held.holds(slot, payload));
         if !is_so || !is_kept || !set.is_subset(seats.all()) {
             return false;
         }
