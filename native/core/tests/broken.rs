@@ -2,9 +2,9 @@
 
 mod sim;
 
-use dmuc_core::{Action, Bounce, Counter, Element, Facts};
+use dmuc_core::{Action, Bounce, Counter, Element, Facts, Millis};
 use sim::scene::{B, carriers, count, linked, say, state, user, world};
-use sim::{Down, ROOM, World};
+use sim::{Down, ROOM, Up, World};
 
 /// So short that a test gets to the end of it.
 const PATIENCE: &[(&str, u64)] =
@@ -78,6 +78,37 @@ fn who_fails_when_dmuc_is_unloaded_hears_of_nobody_elses_leave() {
     let sent = room.event(now, payloads, &copies);
     let [Action::Plain { to, .. }] = &sent.list[..] else { panic!("{sent:?}") };
     assert_eq!(to.iter().map(|jid| &**jid).collect::<Vec<_>>(), [user(0)]);
+}
+
+#[test]
+fn who_is_served_plainly_because_an_answer_was_lost_stays() {
+    let mut world =
+        world(&[("retry_min", 3_600_000), ("setup_timeout", 5000), ("min_occupants", 2)]);
+    let is_result = |up: &Up| matches!(up, Up::Result { .. });
+    world.homes[0].join(world.now, &user(0), "n0");
+    world.settle();
+    world.homes[0].join(world.now, &user(1), "n1");
+    while !world.homes[0].up.iter().any(is_result) {
+        world.arrive_up(0);
+        world.arrive_down(0);
+    }
+    world.homes[0].up.retain(|up| !is_result(up));
+    assert_eq!(world.homes[0].shared.counters.get(Counter::LinksAccepted), 1);
+    pass(&mut world, 6);
+    assert_eq!(state(&world), "plain");
+    for _ in 0..600 {
+        if world.now.since(Millis(0)) / 1000 % 60 == 0 {
+            say(&mut world, 0);
+        }
+        world.pass(1000);
+        while world.arrive_down(0) {}
+        // Nor does anything else for a long time.
+        world.homes[0].up.clear();
+    }
+    assert_eq!(world.homes[0].evicted, [""; 0]);
+    assert_eq!(of_replica(&world, Counter::EpochsDead), 0);
+    assert_eq!(world.haunted(), [""; 0]);
+    assert_eq!(world.verdict(), Ok(()));
 }
 
 #[test]

@@ -39,9 +39,7 @@ impl Room {
                 self.consider(now, number);
             }
             State::SettingUp { until, .. } if now >= *until => {
-                self.shared.counters.add(Counter::SetupsFailed, 1);
-                self.unlink(now, number, "set-up unanswered", out);
-                out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
+                self.set_up_failed(now, number, "set-up unanswered", out)
             }
             State::Held(hold) if now >= hold.until && (hold.is_over || hold.split.is_some()) => {
                 self.give_up(now, number, out)
@@ -132,6 +130,7 @@ impl Room {
         self.closed = true;
         let mut out = Vec::new();
         for number in 0..self.domains.len() {
+            self.abandon(now, number, &mut out);
             self.end(now, number, "the room is no longer watched", &mut out);
             // Nobody will be here to hear of other fates; on a sound stream there are none.
             match &mut self.domains[number].state {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::Room;
+use super::compose::Composer;
 use super::domain::{Domain, State};
 use super::link::Link;
 use super::session::Seat;
@@ -128,10 +129,7 @@ impl Room {
         if let Some(&number) = self.by_name.get(domain)
             && matches!(&self.domains[number].state, State::SettingUp { id: open, .. } if open == id)
         {
-            let domain = &mut self.domains[number];
-            let State::SettingUp { mut link, .. } =
-                std::mem::replace(&mut domain.state, State::Plain { retry: now })
-            else {
+            let State::SettingUp { link, .. } = &self.domains[number].state else {
                 return self.give(out);
             };
             let accept = answer
@@ -139,6 +137,9 @@ impl Room {
                 .filter(|accept| *accept.epoch == *link.epoch && accept.max_bytes >= 4096);
             match accept {
                 Some(accept) => {
+                    let Some(mut link) = self.take_set_up(now, number) else {
+                        return self.give(out);
+                    };
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
                     link.slots.limit(&self.shared, accept.slots, accept.slot_bytes);
@@ -158,14 +159,47 @@ impl Room {
                     domain.state = State::Linked(link);
                     self.watch(number);
                 }
-                None => {
-                    self.shared.counters.add(Counter::SetupsFailed, 1);
-                    self.unlink(now, number, "set-up refused or unanswered", &mut out);
-                    out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
-                }
+                None => self.set_up_failed(now, number, "set-up refused or unanswered", &mut out),
             }
         }
         self.give(out)
+    }
+
+    /// The set-up under way is given up.
+    pub(super) fn set_up_failed(
+        &mut self,
+        now: Millis,
+        number: usize,
+        reason: &'static str,
+        out: &mut Vec<Action>,
+    ) {
+        self.shared.counters.add(Counter::SetupsFailed, 1);
+        self.abandon(now, number, out);
+        self.unlink(now, number, reason, out);
+        out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
+    }
+
+    /// The replica may have said yes, which is late or lost. It is told that there is no such link, or
+    /// it would take those for out to whom the room is silent there and speaks plainly.
+    pub(super) fn abandon(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        if let Some(mut link) = self.take_set_up(now, number) {
+            let mut composer =
+                Composer::new(&mut link, &self.domains[number].name, &self.shared, now);
+            composer.end();
+            out.extend(composer.finish());
+        }
+    }
+
+    /// Nothing is under way any more: the link that was.
+    fn take_set_up(&mut self, now: Millis, number: usize) -> Option<Box<Link>> {
+        let state = &mut self.domains[number].state;
+        match std::mem::replace(state, State::Plain { retry: now }) {
+            State::SettingUp { link, .. } => Some(link),
+            other => {
+                *state = other;
+                None
+            }
+        }
     }
 
     /// Those whom the replica does not serve are served plainly. They may be gone without the room's
