@@ -97,7 +97,7 @@ fn who_is_served_plainly_because_an_answer_was_lost_stays() {
     pass(&mut world, 6);
     assert_eq!(state(&world), "plain");
     for _ in 0..600 {
-        if world.now.since(Millis(0)) / 1000 % 60 == 0 {
+        if (world.now.since(Millis(0)) / 1000).is_multiple_of(60) {
             say(&mut world, 0);
         }
         world.pass(1000);
