@@ -72,6 +72,16 @@ pub struct Stay {
     pub end: End,
 }
 
+impl Stay {
+    /// Presences after so many events may be of the list for those who enter, in any order.
+    fn blur_since(&mut self, mark: usize) {
+        let mut since = self.heard.split_off(mark);
+        since.retain(Event::is_message);
+        self.heard.append(&mut since);
+        self.blurred = Some(self.blurred.map_or(mark, |n| n.min(mark)));
+    }
+}
+
 /// All stays of one user since the record was begun.
 #[derive(Debug, Default)]
 pub struct Diary {
@@ -130,11 +140,7 @@ impl Diary {
         let Some(stay) = self.open_mut().filter(|s| s.repeated.is_some_and(|n| n >= mark)) else {
             return false;
         };
-        // Presences since may be of that list, in any order.
-        let mut since = stay.heard.split_off(mark.min(stay.heard.len()));
-        since.retain(Event::is_message);
-        stay.heard.append(&mut since);
-        stay.blurred = Some(stay.blurred.map_or(mark, |n| n.min(mark)));
+        stay.blur_since(mark.min(stay.heard.len()));
         self.end(End::Unaware);
         true
     }
@@ -147,10 +153,7 @@ impl Diary {
         };
         // The presence itself may not be on record.
         let heard = stay.heard.split_off((at + 1).min(stay.heard.len()));
-        let mut since = stay.heard.split_off(mark);
-        since.retain(Event::is_message);
-        stay.heard.append(&mut since);
-        stay.blurred = Some(stay.blurred.map_or(mark, |n| n.min(mark)));
+        stay.blur_since(mark);
         let (nick, start) = (stay.nick.clone(), Start::Joined(status));
         self.end(End::Unaware);
         let (early, blurred, repeated) = (Vec::new(), None, None);
