@@ -127,19 +127,14 @@ impl Room {
     ) -> Actions {
         let mut out = Vec::new();
         if let Some(&number) = self.by_name.get(domain)
-            && matches!(&self.domains[number].state, State::SettingUp { id: open, .. } if open == id)
+            && let State::SettingUp { id: open, link, .. } = &self.domains[number].state
+            && open == id
         {
-            let State::SettingUp { link, .. } = &self.domains[number].state else {
-                return self.give(out);
-            };
             let accept = answer
                 .and_then(|element| LinkAccept::read(element, link.audience.bound()))
                 .filter(|accept| *accept.epoch == *link.epoch && accept.max_bytes >= 4096);
-            match accept {
-                Some(accept) => {
-                    let Some(mut link) = self.take_set_up(now, number) else {
-                        return self.give(out);
-                    };
+            match accept.and_then(|accept| Some((accept, self.take_set_up(now, number)?))) {
+                Some((accept, mut link)) => {
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
                     link.slots.limit(&self.shared, accept.slots, accept.slot_bytes);
