@@ -85,13 +85,11 @@ impl Departures {
         self.forget(room, session);
     }
 
-    /// The room says that the session is out. If that has asked anew, it may be about an older stay.
+    /// The room says that the session is out. It may speak of an older stay than the one that was left.
     pub fn ended(&mut self, now: Millis, room: &str, session: &str) {
         let Some(departure) = self.open(room, session) else { return };
-        if departure.asked.is_some() {
-            let nick = std::mem::take(&mut departure.nick);
-            self.settled.put(now, room, session, nick);
-        }
+        let nick = std::mem::take(&mut departure.nick);
+        self.settled.put(now, room, session, nick);
         self.forget(room, session);
     }
 

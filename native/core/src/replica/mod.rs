@@ -137,8 +137,14 @@ impl Replica {
         if facts.is_unavailable() {
             let room = jid::bare(to);
             self.expect_answer(now, room);
-            if let Some(record) = self.consents.get(room, session) {
-                self.departures.left(now, room, session, record.nick());
+            let nick = match self.consents.get(room, session) {
+                Some(record) => Some(record.nick()),
+                // The answer to something older may have closed it while a join was under way.
+                None if self.links.contains_key(room) => jid::resource(to),
+                None => None,
+            };
+            if let Some(nick) = nick {
+                self.departures.left(now, room, session, nick);
             }
         } else {
             self.departures.postpone(now, jid::bare(to), session);
