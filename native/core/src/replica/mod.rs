@@ -158,6 +158,8 @@ impl Replica {
         self.answered(now, jid::bare(from), session, facts);
         if facts.is_own_available()
             && let Some(link) = self.links.get_mut(jid::bare(from))
+            // Until the first envelope it may be the primary of the link that sends plainly.
+            && link.next_seq > 1
             && link.index_of.contains_key(session)
         {
             link.let_in.insert(session.into());

@@ -123,6 +123,7 @@ impl Replica {
         } else if facts.is_own_available() {
             // To one that has not asked anew it speaks of a stay that it takes for open.
             match self.consents.get(room, session) {
+                Some(record) if record.has_left() => {}
                 Some(_) => self.departures.forget(room, session),
                 None => self.departures.is_in(now, &room.into(), &session.into()),
             }
