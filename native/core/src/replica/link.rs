@@ -48,6 +48,9 @@ pub(super) struct Link {
     pub heard: Millis,
     /// Sessions that the room has since let in by a plain stanza: they are not what it is silent about.
     pub let_in: HashSet<Arc<str>>,
+    /// Sessions that the primary has let in plainly while it was setting up the link: it may go on with
+    /// them in the link.
+    pub welcomed: HashSet<Arc<str>>,
     /// Milliseconds for which the primary keeps what is not acknowledged.
     pub hold: u64,
     /// Milliseconds after which it says something on an idle link.

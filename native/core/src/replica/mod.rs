@@ -19,7 +19,7 @@ pub use self::silence::is_question_id;
 use self::silence::{Doubt, Farewells};
 use self::slots::Slots;
 use crate::audience::Audience;
-use crate::consent::{Change, Consents, Most};
+use crate::consent::{Change, Consents, Most, Record};
 use crate::ops::{self, LinkAccept, LinkOffer, Op, Report};
 use crate::time::Alarm;
 use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, indexes, jid};
@@ -158,11 +158,15 @@ impl Replica {
         self.answered(now, jid::bare(from), session, facts);
         if facts.is_own_available()
             && let Some(link) = self.links.get_mut(jid::bare(from))
-            // Until the first envelope it may be the primary of the link that sends plainly.
-            && link.next_seq > 1
-            && link.index_of.contains_key(session)
         {
-            link.let_in.insert(session.into());
+            // Until the first envelope it may be the primary of the link that sends plainly.
+            let is_new = link.next_seq == 1;
+            let is_named = link.index_of.contains_key(session);
+            if is_named && !is_new {
+                link.let_in.insert(session.into());
+            } else if is_new && !is_named && self.consents.get(jid::bare(from), session).is_some() {
+                link.welcomed.insert(session.into());
+            }
         }
         match self.consents.incoming(session, from, facts) {
             Change::Closed => {
@@ -170,11 +174,18 @@ impl Replica {
                 true
             }
             Change::Changed => {
-                // A refused join may leave nothing but a stay that has been left.
-                self.consents.note_leaving(now, jid::bare(from), session);
+                self.may_have_left(now, jid::bare(from), session);
                 true
             }
             Change::None | Change::Full => false,
+        }
+    }
+
+    /// A refused join may leave nothing but a stay that has been left, of which the room may not know.
+    fn may_have_left(&mut self, now: Millis, room: &str, session: &str) {
+        self.consents.note_leaving(now, room, session);
+        if self.consents.get(room, session).is_some_and(Record::has_left) {
+            self.expect_answer(now, room);
         }
     }
 
@@ -329,6 +340,7 @@ impl Replica {
             unconfirmed: BTreeSet::new(),
             heard: now,
             let_in: HashSet::new(),
+            welcomed: HashSet::new(),
             hold: offer.hold,
             ping: offer.ping,
             asked: None,
@@ -412,7 +424,7 @@ impl Replica {
         self.slot_bytes -= old.slots.bytes();
         let seats = old.audience.seats.all();
         let seated = seats.iter().filter_map(|index| old.audience.jid(index).cloned());
-        seated.chain(old.unconfirmed).collect()
+        seated.chain(old.unconfirmed).chain(old.welcomed).collect()
     }
 
     /// Once all occupants of the new epoch are known: whoever was in the old one, is not in the
@@ -557,7 +569,7 @@ impl Replica {
                         Change::Closed => {
                             ended.insert(session.clone());
                         }
-                        Change::Changed => {}
+                        Change::Changed => self.may_have_left(now, room, session),
                         Change::None | Change::Full => continue,
                     }
                     out.push(Action::ConsentChanged {
