@@ -109,12 +109,15 @@ impl Diary {
 
     /// A stay begins.
     pub fn enter(&mut self, nick: &str, status: &str) {
+        let mut early = std::mem::take(&mut self.early);
+        // Of several answers any may be the one that the message has overtaken.
+        early.extend(self.open().into_iter().flat_map(|stay| stay.early.iter().cloned()));
         self.end(End::Again);
         self.stays.push(Stay {
             nick: nick.to_owned(),
             start: Start::Joined(status.to_owned()),
             heard: Vec::new(),
-            early: std::mem::take(&mut self.early),
+            early,
             blurred: None,
             repeated: None,
             end: End::In,

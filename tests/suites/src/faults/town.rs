@@ -107,6 +107,7 @@ impl Setup {
                 .dmuc_option("ping_interval", 5)
                 .dmuc_option("retry_min", 1)
                 .dmuc_option("setup_timeout", 5)
+                .dmuc_option("retry_max", 10)
                 .dmuc_option("hold_time", 30);
         }
         match self.hold {
