@@ -143,6 +143,7 @@ end
 
 function module.unload()
 	reports[module.host] = nil;
+	if role.unload then role.unload(); end
 	if not module.reloading then role.stop(); end
 end
 

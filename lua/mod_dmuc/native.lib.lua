@@ -1,6 +1,6 @@
 -- Finding, checking and listening to the native core.
 
-local abi = 3;
+local abi = 4;
 -- Log records of the core are drained this often, in seconds.
 local drain_interval = 1;
 

@@ -5,6 +5,7 @@
 
 local xml = module:require "xml";
 
+local filters = require "util.filters";
 local st = require "util.stanza";
 local new_id = require "util.id".medium;
 
@@ -16,12 +17,15 @@ local xmlns_stanzas = "urn:ietf:params:xml:ns:xmpp-stanzas";
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 -- Consent records also expire on a tick, which nothing else may cause for long; in seconds.
 local idle_tick = 60;
+-- A filter's place behind all others.
+local last = -1e6;
 
 -- An available presence to an occupant JID with `<x xmlns=muc/>`, as facts.
 local join_facts = xml.facts(st.presence({ from = "r@c/n" }):tag("x", { xmlns = "http://jabber.org/protocol/muc" }):up());
 
 return function (core)
 	local pack, unpack = xml.packer(core.native);
+	local write = xml.writer(core.native);
 	local native, now, is_from_server = core.native, core.now, core.is_from_server;
 
 	local replica;
@@ -79,6 +83,22 @@ return function (core)
 		end);
 	end
 
+	-- What is delivered is written here, after all other modules have had it.
+	local function written(stanza)
+		return delivering[stanza] and write(stanza) or stanza;
+	end
+
+	-- Before each stanza, since a session that is resumed gets other filters.
+	local function write_for(session)
+		if session and session.filters then filters.add_filter(session, "stanzas/out", written, last); end
+	end
+
+	local function stop_writing()
+		for _, session in pairs(full_sessions) do
+			if session.host == module.host then filters.remove_filter(session, "stanzas/out", written); end
+		end
+	end
+
 	--- Actions
 
 	local performers = {};
@@ -90,6 +110,7 @@ return function (core)
 	-- Those who deliver may keep or change the stanza, so each session gets its own.
 	local function post(stanza, to, origin)
 		stanza.attr.to = to;
+		write_for(full_sessions[to]);
 		delivering[stanza] = true;
 		local ok, err = pcall(prosody.core_post_stanza, origin, stanza);
 		delivering[stanza] = nil;
@@ -316,6 +337,8 @@ return function (core)
 	end
 
 	function role.start() begin(rebuild); end
+
+	function role.unload() stop_writing(); end
 
 	function role.stop()
 		if broken then return; end

@@ -6,7 +6,7 @@ local st = require "util.stanza";
 local parse_xml = require "util.xml".parse;
 local jid_prep = require "util.jid".prep;
 
-local pairs, type, setmetatable = pairs, type, setmetatable;
+local pairs, tostring, type, setmetatable = pairs, tostring, type, setmetatable;
 local s_find, s_match = string.find, string.match;
 local t_concat, t_sort = table.concat, table.sort;
 local xml_escape, stanza_mt = st.xml_escape, st.stanza_mt;
@@ -154,6 +154,14 @@ local function packer(native)
 	end
 end
 
+--- Writes stanzas as `tostring` does, several times as fast; odd ones its way.
+local function writer(native)
+	local write = native.serialize;
+	return function (stanza)
+		return write(stanza) or tostring(stanza);
+	end
+end
+
 local function parse(bytes)
 	local stanza, err = parse_xml(bytes);
 	if not stanza then return nil, err; end
@@ -242,6 +250,7 @@ return {
 	freeze = freeze;
 	inspector = inspector;
 	packer = packer;
+	writer = writer;
 	parse = parse;
 	wrap = wrap;
 	unwrap = unwrap;

@@ -62,6 +62,44 @@ describe("serialize", function ()
 	end);
 end);
 
+describe("stanzas that go out", function ()
+	local native = require "dmuc_native";
+	local function stanzas()
+		local deep, wide = st.message { from = "r@c/n" }, { xmlns = "urn:x" };
+		for _ = 1, 150 do deep:tag("a"); end
+		for n = 1, 40 do wide["a" .. n] = "<&'\">"; end
+		local foreign = assert(parse("<message xmlns:p='urn:p' p:x='1' from='r@c'><p:e p:y='2' z='3'/>text<e xmlns='urn:p'/></message>"));
+		return {
+			st.presence { from = "r@c/n", ["xml:lang"] = "de" }:tag("show"):text("<xa> & 'ü'\""):up():text("mixed"):tag("b"):up(),
+			st.message { from = "r@c/n", type = "groupchat" }:body("a"):tag("x", { xmlns = "urn:x" }):tag("y", { xmlns = "urn:x" }):tag("z", { xmlns = "urn:z" }):up():up():up(),
+			st.message { from = "r@c/n" }:body(("x"):rep(100000)), st.message(), st.message { id = "1" }:text(""), foreign,
+			deep:reset(), st.message { from = "r@c" }:tag("w", wide):up(),
+		};
+	end
+	local write = xml.writer(native);
+
+	it("are written as Prosody writes them, but for the order of attributes", function ()
+		for _, stanza in ipairs(stanzas()) do
+			local own, ours = tostring(stanza), write(stanza);
+			assert.equal(#own, #ours);
+			if #own < 50000 then
+				assert.equal(xml.serialize(assert(parse(own))), xml.serialize(assert(parse(ours))));
+			end
+		end
+		assert.equal("<message><body>&lt;&apos;&quot;&amp;&gt;</body></message>", write(st.message():body("<'\"&>")));
+	end);
+
+	it("are left to Prosody when they are odd", function ()
+		assert.is_nil(native.serialize(stanzas()[7]));
+		assert.is_nil(native.serialize(stanzas()[8]));
+		assert.is_nil(native.serialize { name = "message" });
+		local odd = st.message {};
+		odd.attr.n = 1;
+		assert.is_nil(native.serialize(odd));
+		assert.equal("<message n='1'/>", write(odd));
+	end);
+end);
+
 describe("packing", function ()
 	it("gives back what it got, to the last tag", function ()
 		local deep, wide = st.message { from = "r@c/n" }, { xmlns = "urn:x" };

@@ -12,6 +12,7 @@ mod logs;
 mod pack;
 mod primary;
 mod replica;
+mod xml;
 
 use std::sync::Arc;
 
@@ -77,6 +78,7 @@ fn dmuc_native(lua: &Lua) -> LuaResult<LuaTable> {
     module.set("inspect", lua.create_function(inspect::inspect)?)?;
     module.set("pack", lua.create_function(pack::pack)?)?;
     module.set("unpack", lua.create_function(pack::unpack)?)?;
+    module.set("serialize", lua.create_function(xml::serialize)?)?;
     module.set("digest", lua.create_function(inspect::of_bytes)?)?;
     module.set("is_envelope_id", lua.create_function(primary::is_envelope_id)?)?;
     module.set("is_question_id", lua.create_function(replica::is_question_id)?)?;
