@@ -11,6 +11,7 @@
          support_announced/3, support_forget/2, support_export/3, support_import/5]).
 -export([digest/1]).
 -export([room_new/3, room_capture/5, room_capture_many/4, room_event/4, room_event_dirty/4,
+         room_event_captured/3, room_event_captured_dirty/3,
          room_support/4, room_setup_result/5, room_report/4, room_bounced/5,
          room_occupants_asked/1, room_occupants/3,
          room_tick/2, room_close/2, room_status/1]).
@@ -170,10 +171,11 @@ room_new(_Jid, _Seed, _Shared) -> ?NIF.
 digest(_Stanza) -> ?NIF.
 
 -spec room_capture(native(), millis(), jid(), facts(), tuple() | none) ->
-          pass | pass_poll | hold | {hold, digest(), Known :: non_neg_integer() | undefined}.
+          pass | pass_poll | hold | hold_all |
+          {hold | hold_all, digest(), Known :: non_neg_integer() | undefined}.
 room_capture(_Room, _Now, _To, _Facts, _Stanza) -> ?NIF.
 
--spec room_capture_many(native(), millis(), [jid()], facts()) -> [boolean()].
+-spec room_capture_many(native(), millis(), [jid()], facts()) -> all | none | [boolean()].
 room_capture_many(_Room, _Now, _To, _Facts) -> ?NIF.
 
 -spec room_event(native(), millis(), [payload_in()], [{jid(), non_neg_integer()}]) -> actions().
@@ -182,6 +184,12 @@ room_event(_Room, _Now, _Payloads, _Copies) -> ?NIF.
 -spec room_event_dirty(native(), millis(), [payload_in()], [{jid(), non_neg_integer()}]) ->
           actions().
 room_event_dirty(_Room, _Now, _Payloads, _Copies) -> ?NIF.
+
+-spec room_event_captured(native(), millis(), payload_in()) -> actions().
+room_event_captured(_Room, _Now, _Payload) -> ?NIF.
+
+-spec room_event_captured_dirty(native(), millis(), payload_in()) -> actions().
+room_event_captured_dirty(_Room, _Now, _Payload) -> ?NIF.
 
 -spec room_support(native(), millis(), binary(), boolean()) -> actions().
 room_support(_Room, _Now, _Domain, _Yes) -> ?NIF.

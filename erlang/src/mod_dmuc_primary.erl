@@ -21,10 +21,9 @@
 
 -define(ROOM, mod_dmuc_room).
 -define(BYPASS, mod_dmuc_bypass).
-%% Recipients for one call on a normal scheduler.
--define(CHUNK, 1000).
-%% Copies from which on an event goes to a dirty scheduler.
--define(DIRTY, 500).
+%% Copies from which on an event goes to a dirty scheduler, one of many stanzas and one of one.
+-define(DIRTY, 1000).
+-define(DIRTY_BROADCAST, 2000).
 %% Before a room whose handle broke is tried again.
 -define(REOPEN_AFTER, timer:seconds(30)).
 %% For so long after a question for resumption its link is taken for split, in milliseconds. The
@@ -55,6 +54,7 @@
          newest = [] :: [{mod_dmuc_nif:facts(), stanza(), token()}], % one of each kind
          payloads = [] :: [#payload{}],         % newest first
          remote = #{} :: #{binary() => boolean()},
+         holding = #{} :: #{binary() => []},    % domains for which everything is held in this event
          passed :: stanza() | undefined,        % a broadcast that the core has seen already
          timer :: reference() | undefined}).
 
@@ -317,30 +317,44 @@ capture(Primary, From, #jid{lserver = Domain} = To, Pkt) ->
     end.
 
 -spec capture(#room{}, jid(), stanza()) -> pass | hold.
-capture(#room{handle = Handle, newest = Newest} = Room, To, Key) ->
-    LTo = mod_dmuc_xml:ljid(To),
+capture(#room{newest = Newest, holding = Holding} = Room, #jid{lserver = Domain} = To, Key) ->
     Facts = mod_dmuc_xml:facts(Key),
     %% The copies of a broadcast follow one another: those need no second look.
-    {Seen, Stanza} = case lists:keyfind(Facts, 1, Newest) of
-                         {_, Key, Last} -> {Last, none};
-                         _ -> {none, Key}
-                     end,
-    case mod_dmuc_nif:room_capture(Handle, mod_dmuc:now(), LTo, Facts, Stanza) of
+    case lists:keyfind(Facts, 1, Newest) of
+        {_, Key, Token} when is_map_key(Domain, Holding) ->
+            keep(hold(mod_dmuc_xml:ljid(To), Token, Room)),
+            hold;
+        {_, Key, Token} ->
+            capture(Room, To, Facts, none, Token);
+        _ ->
+            capture(Room, To, Facts, Key, none)
+    end.
+
+-spec capture(#room{}, jid(), mod_dmuc_nif:facts(), stanza() | none, token() | none) ->
+          pass | hold.
+capture(#room{handle = Handle} = Room, #jid{lserver = Domain} = To, Facts, Key, Seen) ->
+    LTo = mod_dmuc_xml:ljid(To),
+    case mod_dmuc_nif:room_capture(Handle, mod_dmuc:now(), LTo, Facts, Key) of
         pass ->
             keep(Room),
             pass;
         pass_poll ->
             keep(mark(Room#room{poll = true})),
             pass;
-        hold ->
-            keep(mark(hold(LTo, Seen, Room))),
-            hold;
-        {hold, Digest, Known} ->
+        {Verdict, Digest, Known} ->
             Payload = #payload{stanza = Key, facts = Facts, digest = Digest, known = Known},
             {Token, Room1} = token(Payload, Room),
-            keep(mark(hold(LTo, Token, Room1))),
-            hold
+            held(Verdict, Domain, hold(LTo, Token, Room1));
+        Verdict ->
+            held(Verdict, Domain, hold(LTo, Seen, Room))
     end.
+
+-spec held(hold | hold_all, binary(), #room{}) -> hold.
+held(hold, _Domain, Room) ->
+    keep(mark(Room)),
+    hold;
+held(hold_all, Domain, #room{holding = Holding} = Room) ->
+    held(hold, Domain, Room#room{holding = Holding#{Domain => []}}).
 
 %% Gives the recipients for whom the broadcast goes on as it is.
 -spec capture_many(#primary{}, jid(), [jid()], stanza()) -> [jid()].
@@ -349,25 +363,48 @@ capture_many(Primary, From, To, Pkt) ->
         undefined ->
             To;
         Room0 ->
-            {Remote, Local, Room1} = split(To, [], [], Room0),
+            {Remote, Local, #room{handle = Handle} = Room1} = split(To, [], [], Room0),
             Key = mod_dmuc_xml:key(Pkt),
             Facts = mod_dmuc_xml:facts(Key),
-            case verdicts(Room1#room.handle, Remote, Facts) of
-                {[], _} ->
-                    keep(Room1#room{passed = Key}),
+            Room = keep(Room1#room{passed = Key}),
+            case mod_dmuc_nif:room_capture_many(Handle, mod_dmuc:now(), Remote, Facts) of
+                none ->
                     To;
-                {Held, Passed} ->
-                    Digest = mod_dmuc_nif:digest(Key),
-                    {Token, Room2} = token(#payload{stanza = Key, facts = Facts, digest = Digest},
-                                           Room1),
-                    Room3 = lists:foldl(
-                              fun(Jid, R) -> hold(mod_dmuc_xml:ljid(Jid), Token, R) end,
-                              Room2, Held),
-                    keep(Room3#room{passed = Key}),
-                    flush_held(),
-                    Passed ++ Local
+                all ->
+                    broadcast(Room, Remote, Key, Facts),
+                    Local;
+                Flags ->
+                    Pairs = lists:zip(Remote, Flags),
+                    broadcast(Room, [Jid || {Jid, true} <- Pairs], Key, Facts),
+                    [Jid || {Jid, false} <- Pairs] ++ Local
             end
     end.
+
+%% The core knows who they are: those whom it has just said to hold.
+-spec broadcast(#room{}, [jid()], stanza(), mod_dmuc_nif:facts()) -> any().
+broadcast(Room0, Held, Key, Facts) ->
+    %% What the room has sent before comes before.
+    case flush(Room0) of
+        #room{handle = Handle} = Room ->
+            try
+                Payload = mod_dmuc_xml:encode(Key, Facts, mod_dmuc_nif:digest(Key)),
+                case length(Held) > ?DIRTY_BROADCAST of
+                    true -> mod_dmuc_nif:room_event_captured_dirty(Handle, mod_dmuc:now(), Payload);
+                    false -> mod_dmuc_nif:room_event_captured(Handle, mod_dmuc:now(), Payload)
+                end
+            of
+                Actions -> perform(Actions, {Key}, Room)
+            catch Class:Reason:Stack ->
+                    broken(Room, {Class, Reason, Stack}),
+                    plainly_to(Key, Held)
+            end;
+        undefined ->
+            plainly_to(Key, Held)
+    end.
+
+-spec plainly_to(stanza(), [jid()]) -> any().
+plainly_to(Key, Jids) ->
+    held_plainly([{mod_dmuc_xml:ljid(Jid), 0} || Jid <- Jids], {Key}).
 
 -spec split([jid()], [jid()], [jid()], #room{}) -> {[jid()], [jid()], #room{}}.
 split([#jid{lserver = Domain, lresource = R} = Jid | Jids], Remote, Local, Room0) ->
@@ -377,20 +414,6 @@ split([#jid{lserver = Domain, lresource = R} = Jid | Jids], Remote, Local, Room0
     end;
 split([], Remote, Local, Room) ->
     {lists:reverse(Remote), lists:reverse(Local), Room}.
-
--spec verdicts(mod_dmuc_nif:native(), [jid()], mod_dmuc_nif:facts()) -> {[jid()], [jid()]}.
-verdicts(_Handle, [], _Facts) ->
-    {[], []};
-verdicts(Handle, Jids, Facts) ->
-    {Chunk, Rest} = case length(Jids) > ?CHUNK of
-                        true -> lists:split(?CHUNK, Jids);
-                        false -> {Jids, []}
-                    end,
-    Flags = mod_dmuc_nif:room_capture_many(Handle, mod_dmuc:now(),
-                                           [mod_dmuc_xml:ljid(Jid) || Jid <- Chunk], Facts),
-    Pairs = lists:zip(Chunk, Flags),
-    {Held, Passed} = verdicts(Handle, Rest, Facts),
-    {[Jid || {Jid, true} <- Pairs] ++ Held, [Jid || {Jid, false} <- Pairs] ++ Passed}.
 
 -spec is_remote(binary(), #room{}) -> {boolean(), #room{}}.
 is_remote(Domain, #room{remote = Known} = Room) ->
@@ -490,7 +513,8 @@ flush(#room{copies = [], poll = false} = Room) ->
 flush(#room{handle = Handle, copies = Copies0, payloads = Payloads0} = Room0) ->
     Copies = lists:reverse(Copies0),
     Payloads = lists:reverse(Payloads0),
-    Room = keep(Room0#room{copies = [], payloads = [], tokens = #{}, newest = [], poll = false}),
+    Room = keep(Room0#room{copies = [], payloads = [], tokens = #{}, newest = [],
+                           holding = #{}, poll = false}),
     try
         Encoded = [encode(Payload) || Payload <- Payloads],
         case length(Copies) > ?DIRTY of

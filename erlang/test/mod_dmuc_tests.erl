@@ -29,6 +29,7 @@ all_test_() ->
       fun raw_children_are_parsed/0,
       fun jids_come_back_as_triples/0,
       fun strangers_pass/0,
+      fun what_is_captured_crosses_at_once/0,
       fun known_stanzas_are_replayed/0,
       fun unknown_ids_are_nobodys/0,
       fun bad_terms_are_refused/0,
@@ -211,9 +212,29 @@ jids_come_back_as_triples() ->
     ?assertEqual([{plain, 0, [Session]}], Plain).
 
 strangers_pass() ->
-    ?assertEqual([false, false],
+    ?assertEqual(none,
                  mod_dmuc_nif:room_capture_many(room(), 1, [<<"u@d/r">>, {<<"v">>, <<"d">>, <<"r">>}],
                                                 0)).
+
+what_is_captured_crosses_at_once() ->
+    {Room, Replica} = linked(),
+    [U, V] = [jid:make(User, <<"remote.example">>, <<"r">>) || User <- [<<"u">>, <<"v">>]],
+    Stranger = jid:make(<<"w">>, <<"else.example">>, <<"r">>),
+    Key = mod_dmuc_xml:key(message()),
+    Facts = mod_dmuc_xml:facts(Key),
+    Capture = fun(Jids) -> mod_dmuc_nif:room_capture_many(Room, 2, Jids, Facts) end,
+    Crosses = fun() ->
+                      {_, [{deliver, 0, To}]} =
+                          crosses(mod_dmuc_nif:room_event_captured(Room, 2, encode(Key)), Replica),
+                      lists:sort(To)
+              end,
+    ?assertEqual(none, Capture([Stranger])),
+    ?assertEqual(all, Capture([U, V])),
+    ?assertEqual([session(<<"u">>), session(<<"v">>)], Crosses()),
+    ?assertEqual([false, true], Capture([Stranger, V])),
+    ?assertEqual([session(<<"v">>)], Crosses()),
+    %% Nobody twice.
+    ?assertEqual({undefined, []}, mod_dmuc_nif:room_event_captured_dirty(Room, 2, encode(Key))).
 
 bad_terms_are_refused() ->
     Room = room(),
@@ -256,13 +277,13 @@ known_stanzas_are_replayed() ->
     Key = mod_dmuc_xml:key(occupant(available, [#muc_user{items = [#muc_item{role = visitor}]}])),
     Facts = mod_dmuc_xml:facts(Key),
     [W, X] = [session(User) || User <- [<<"w">>, <<"x">>]],
-    {hold, Digest, undefined} = mod_dmuc_nif:room_capture(Room, 2, W, Facts, Key),
+    {hold_all, Digest, undefined} = mod_dmuc_nif:room_capture(Room, 2, W, Facts, Key),
     ?assertEqual(mod_dmuc_nif:digest(Key), Digest),
-    ?assertEqual(hold, mod_dmuc_nif:room_capture(Room, 2, X, Facts, none)),
+    ?assertEqual(hold_all, mod_dmuc_nif:room_capture(Room, 2, X, Facts, none)),
     {Stanzas, First} = crosses(mod_dmuc_nif:room_event(Room, 2, [encode(Key)], [{W, 0}]), Replica),
     [Carried] = [element(Op + 1, Stanzas) || {deliver, Op, [To]} <- First, To == W],
     ?assertEqual(xmpp:encode(Key), xmpp:encode(Carried)),
-    {hold, Digest, Known} = mod_dmuc_nif:room_capture(Room, 3, X, Facts, Key),
+    {hold_all, Digest, Known} = mod_dmuc_nif:room_capture(Room, 3, X, Facts, Key),
     {{undefined, undefined}, Second} =
         crosses(mod_dmuc_nif:room_event(Room, 3, [{known, Known}], [{X, 0}]), Replica),
     ?assertMatch([{replay, _, [X]}], Second),

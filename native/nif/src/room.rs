@@ -9,7 +9,7 @@ use rustler::{
 use crate::terms::{Jids, Reuse, actions, actions_out, atoms, element_in, jid, text};
 use crate::{SharedHandle, digest};
 
-pub(crate) struct RoomHandle(Mutex<Room>);
+pub(crate) struct RoomHandle(Mutex<Room>, Mutex<Jids>);
 
 #[rustler::resource_impl]
 impl Resource for RoomHandle {}
@@ -27,13 +27,18 @@ fn room_new<'a>(
     shared: ResourceArc<SharedHandle>,
 ) -> NifResult<Term<'a>> {
     Ok(match Room::new(&jid(room)?, seed, shared.0.clone()) {
-        Ok(room) => (atoms::ok(), ResourceArc::new(RoomHandle(Mutex::new(room)))).encode(env),
+        Ok(room) => {
+            let handle = RoomHandle(Mutex::new(room), Mutex::default());
+            (atoms::ok(), ResourceArc::new(handle)).encode(env)
+        }
         Err(reason) => (atoms::error(), reason.to_string()).encode(env),
     })
 }
 
 /// `pass`, `pass_poll`, or what to hold: `hold` if `Stanza`, which is without `to`, is `none`, else
 /// `{hold, Digest, Id}`, with the id of an equal stanza that need not be encoded, or `undefined`.
+/// `hold_all` in place of `hold` if everything for this domain is held until the room's next call of
+/// another function.
 #[rustler::nif]
 fn room_capture<'a>(
     env: Env<'a>,
@@ -45,25 +50,47 @@ fn room_capture<'a>(
 ) -> NifResult<Term<'a>> {
     let (to, facts) = (jid(to)?, Facts(facts));
     let mut room = room.0.lock();
-    Ok(match room.capture(Millis(now), &to, facts) {
-        Verdict::Pass => atoms::pass().encode(env),
-        Verdict::PassPoll => atoms::pass_poll().encode(env),
-        Verdict::Hold if stanza.is_atom() => atoms::hold().encode(env),
-        Verdict::Hold => {
-            let name = digest::of(stanza);
-            let known = room.recall(&to, name);
-            let known = known.map_or_else(|| atoms::undefined().encode(env), |id| id.encode(env));
-            (atoms::hold(), digest::out(env, name), known).encode(env)
-        }
-    })
+    match room.capture(Millis(now), &to, facts) {
+        Verdict::Pass => return Ok(atoms::pass().encode(env)),
+        Verdict::PassPoll => return Ok(atoms::pass_poll().encode(env)),
+        Verdict::Hold => {}
+    }
+    let hold = match room.holds_all(dmuc_core::jid::domain(&to)) {
+        true => atoms::hold_all(),
+        false => atoms::hold(),
+    };
+    if stanza.is_atom() {
+        return Ok(hold.encode(env));
+    }
+    let name = digest::of(stanza);
+    let known = room.recall(&to, name);
+    let known = known.map_or_else(|| atoms::undefined().encode(env), |id| id.encode(env));
+    Ok((hold, digest::out(env, name), known).encode(env))
 }
 
-/// One boolean for each recipient: whether to hold its copy.
+/// Which copies of one stanza to hold: `all`, `none`, or a boolean for each recipient. Those to hold are
+/// remembered for `room_event_captured`.
 #[rustler::nif]
-fn room_capture_many(room: Handle, now: u64, to: Term, facts: u32) -> NifResult<Vec<bool>> {
+fn room_capture_many<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    to: Term<'a>,
+    facts: u32,
+) -> NifResult<Term<'a>> {
     let jids = Jids::from_list(to)?;
-    let jids: Vec<&str> = jids.iter().collect();
-    Ok(room.0.lock().capture_many(Millis(now), &jids, Facts(facts)))
+    let list: Vec<&str> = jids.iter().collect();
+    let held = room.0.lock().capture_many(Millis(now), &list, Facts(facts));
+    if held.iter().all(|held| !held) {
+        return Ok(atoms::none().encode(env));
+    }
+    if held.iter().all(|held| *held) {
+        *room.1.lock() = jids;
+        return Ok(atoms::all().encode(env));
+    }
+    let chosen = list.iter().zip(&held).filter(|(_, held)| **held);
+    *room.1.lock() = chosen.map(|(jid, _)| *jid).collect();
+    Ok(held.encode(env))
 }
 
 /// `Payloads` is `[{Bytes, Facts, Nick, Digest, Xmlel} | {known, Id}]`, `Copies` is `[{Jid, Index}]` in the room's order.
@@ -114,10 +141,54 @@ fn event<'a>(
         indexes.push(index);
     }
     let copies: Vec<(&str, u32)> = jids.iter().zip(indexes).collect();
+    Ok(run_event(env, room, now, stanzas, &terms, &copies))
+}
+
+/// The event that consists of one stanza to those whom `room_capture_many` has said to hold.
+#[rustler::nif]
+fn room_event_captured<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    payload: Term<'a>,
+) -> NifResult<Term<'a>> {
+    event_captured(env, &room, now, payload)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn room_event_captured_dirty<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    payload: Term<'a>,
+) -> NifResult<Term<'a>> {
+    event_captured(env, &room, now, payload)
+}
+
+fn event_captured<'a>(
+    env: Env<'a>,
+    room: &Handle,
+    now: u64,
+    payload: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let (stanza, term) = payload_in(payload)?;
+    let jids = std::mem::take(&mut *room.1.lock());
+    let copies: Vec<(&str, u32)> = jids.iter().map(|jid| (jid, 0)).collect();
+    Ok(run_event(env, room, now, vec![stanza], &[term], &copies))
+}
+
+fn run_event<'a>(
+    env: Env<'a>,
+    room: &Handle,
+    now: u64,
+    stanzas: Vec<PayloadIn>,
+    terms: &[Term<'a>],
+    copies: &[(&str, u32)],
+) -> Term<'a> {
     let mut room = room.0.lock();
-    let result = room.event(Millis(now), stanzas, &copies);
+    let result = room.event(Millis(now), stanzas, copies);
     let token = |payload: &dmuc_core::Payload| room.token_of(payload);
-    Ok(actions_out(env, &result, &Reuse { terms: &terms, token: &token }))
+    actions_out(env, &result, &Reuse { terms, token: &token })
 }
 
 /// A payload, and what it is in the host's XML.

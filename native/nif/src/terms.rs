@@ -1,7 +1,7 @@
 //! Erlang terms of what crosses the boundary.
 //!
-//! A JID comes in as a binary or as ejabberd's `{User, Server, Resource}` and always goes out as
-//! the latter. XML is fast_xml's `{xmlel, Name, Attrs, Children}`.
+//! A JID comes in as a binary, as ejabberd's `{User, Server, Resource}` or as its `#jid{}`, and always goes
+//! out as the second. XML is fast_xml's `{xmlel, Name, Attrs, Children}`.
 
 use std::str::from_utf8;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(crate) mod atoms {
     rustler::atoms! {
         ok, error, warning, info, debug, undefined, none, xmlel, raw,
         yes, no, unknown, query, wait,
-        pass, hold, pass_poll, refused,
+        pass, hold, hold_all, pass_poll, all, refused,
         plain, envelope, setup, ask_support, support_seen, forget_support, fail,
         deliver, replay, report, refuse, result, setup_error, evict, depart, link_over, consent_changed, announce,
         domain, room, state, epoch, occupants, seq, unacked, reason,
@@ -38,7 +38,12 @@ pub(crate) fn push_jid(term: Term<'_>, buffer: &mut String) -> NifResult<()> {
         return Ok(());
     }
     let parts = get_tuple(term)?;
-    let [user, server, resource] = parts[..] else { return Err(Error::BadArg) };
+    let (user, server, resource) = match parts[..] {
+        [user, server, resource] => (user, server, resource),
+        // The prepared parts of a `#jid{}` are its last.
+        [_, _, _, _, user, server, resource] => (user, server, resource),
+        _ => return Err(Error::BadArg),
+    };
     let (user, server, resource) = (text(user)?, text(server)?, text(resource)?);
     if !user.is_empty() {
         buffer.push_str(user);
@@ -81,9 +86,20 @@ impl Jids {
         Ok(jids)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
+    pub fn iter(&self) -> impl Iterator<Item = &str> + Clone {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.buffer[start..*end])
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Jids {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(list: I) -> Self {
+        let mut jids = Jids::default();
+        for jid in list {
+            jids.buffer.push_str(jid);
+            jids.ends.push(jids.buffer.len());
+        }
+        jids
     }
 }
 

@@ -165,6 +165,13 @@ impl Room {
         if self.candidates.is_empty() { Verdict::Pass } else { Verdict::PassPoll }
     }
 
+    /// Whether everything for the sessions of a domain is held, so that nobody need ask for each: until
+    /// something else than [`Room::capture`] and [`Room::recall`] is called.
+    pub fn holds_all(&self, domain: &str) -> bool {
+        let state = self.by_name.get(domain).map(|&number| &self.domains[number].state);
+        !self.closed && matches!(state, Some(State::Linked(_) | State::Held(_)))
+    }
+
     /// As [`Room::capture`] for one stanza to many; true for those to hold.
     pub fn capture_many(&mut self, now: Millis, to: &[&str], facts: Facts) -> Vec<bool> {
         to.iter().map(|to| self.capture(now, to, facts) == Verdict::Hold).collect()

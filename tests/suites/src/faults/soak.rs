@@ -101,8 +101,10 @@ async fn play(
         for _ in 0..2 + town.chance(4) {
             town.pass(Duration::from_millis(500 + town.chance(5000))).await;
             let (fault, length) = fault(town, settled);
-            if town.linked(PATIENCE).await.is_err() {
-                names.push("without a link:".to_owned());
+            match town.linked(PATIENCE).await {
+                // What went plainly before it arrives.
+                Ok(()) => town.pass(Duration::from_secs(1)).await,
+                Err(_) => names.push("without a link:".to_owned()),
             }
             names.push(format!("{fault} {:.1} s", length.as_secs_f64()));
             town.suffer(&fault, length).await?;
