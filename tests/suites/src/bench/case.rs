@@ -74,7 +74,7 @@ impl Case {
     /// Broadcasts in a round: many where each is small, since the scheduler's account of so short
     /// a time is coarse.
     pub fn broadcasts(k: usize) -> u32 {
-        u32::try_from((2000 / k.max(1)).clamp(10, 100)).unwrap_or(10)
+        u32::try_from((50_000 / k.max(1)).clamp(50, 100)).unwrap_or(50)
     }
 }
 
