@@ -18,14 +18,14 @@ local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 -- Consent records also expire on a tick, which nothing else may cause for long; in seconds.
 local idle_tick = 60;
 -- A filter's place behind all others.
-local last = -1e6;
+local behind_all = -1e6;
 
 -- An available presence to an occupant JID with `<x xmlns=muc/>`, as facts.
 local join_facts = xml.facts(st.presence({ from = "r@c/n" }):tag("x", { xmlns = "http://jabber.org/protocol/muc" }):up());
 
 return function (core)
 	local pack, unpack = xml.packer(core.native);
-	local write = xml.writer(core.native);
+	local share, write = xml.share, xml.writer(core.native);
 	local native, now, is_from_server = core.native, core.now, core.is_from_server;
 
 	local replica;
@@ -90,7 +90,7 @@ return function (core)
 
 	-- Before each stanza, since a session that is resumed gets other filters.
 	local function write_for(session)
-		if session and session.filters then filters.add_filter(session, "stanzas/out", written, last); end
+		if session and session.filters then filters.add_filter(session, "stanzas/out", written, behind_all); end
 	end
 
 	local function stop_writing()
@@ -109,7 +109,6 @@ return function (core)
 
 	-- Those who deliver may keep or change the stanza, so each session gets its own.
 	local function post(stanza, to, origin)
-		stanza.attr.to = to;
 		write_for(full_sessions[to]);
 		delivering[stanza] = true;
 		local ok, err = pcall(prosody.core_post_stanza, origin, stanza);
@@ -121,7 +120,7 @@ return function (core)
 		local payload = payloads[action.op];
 		local to = action.to;
 		for i = 1, #to do
-			post(st.clone(payload), to[i], origin);
+			post(share(payload, to[i]), to[i], origin);
 		end
 	end
 
@@ -129,7 +128,9 @@ return function (core)
 		local stanzas, to = action.stanzas, action.to;
 		for i = 1, #to do
 			for j = 1, #stanzas do
-				post(unpack(stanzas[j]), to[i], origin);
+				local stanza = unpack(stanzas[j]);
+				stanza.attr.to = to[i];
+				post(stanza, to[i], origin);
 			end
 		end
 	end

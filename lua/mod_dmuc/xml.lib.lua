@@ -154,11 +154,27 @@ local function packer(native)
 	end
 end
 
+--- A copy of a stanza for `to` that shares what its elements have in them, as a room's own copies for local
+-- occupants do. The tables are made with the room that nearly all stanzas need.
+local function share(stanza, to)
+	local from, tags = stanza.attr, stanza.tags;
+	local attr = { to = to, from = from.from, type = from.type, id = from.id, ["xml:lang"] = from["xml:lang"] };
+	for name, value in pairs(from) do attr[name] = value; end
+	attr.to = to;
+	local copy = {
+		name = stanza.name, attr = attr, namespaces = stanza.namespaces, tags = { tags[1], tags[2], tags[3], tags[4] },
+		stanza[1], stanza[2], stanza[3], stanza[4],
+	};
+	for i = 5, #tags do copy.tags[i] = tags[i]; end
+	for i = 5, #stanza do copy[i] = stanza[i]; end
+	return setmetatable(copy, stanza_mt);
+end
+
 --- Writes stanzas as `tostring` does, several times as fast; odd ones its way.
 local function writer(native)
-	local write = native.serialize;
+	local write_native = native.serialize;
 	return function (stanza)
-		return write(stanza) or tostring(stanza);
+		return write_native(stanza) or tostring(stanza);
 	end
 end
 
@@ -250,6 +266,7 @@ return {
 	freeze = freeze;
 	inspector = inspector;
 	packer = packer;
+	share = share;
 	writer = writer;
 	parse = parse;
 	wrap = wrap;

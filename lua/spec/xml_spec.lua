@@ -71,12 +71,37 @@ describe("stanzas that go out", function ()
 		local foreign = assert(parse("<message xmlns:p='urn:p' p:x='1' from='r@c'><p:e p:y='2' z='3'/>text<e xmlns='urn:p'/></message>"));
 		return {
 			st.presence { from = "r@c/n", ["xml:lang"] = "de" }:tag("show"):text("<xa> & 'ü'\""):up():text("mixed"):tag("b"):up(),
-			st.message { from = "r@c/n", type = "groupchat" }:body("a"):tag("x", { xmlns = "urn:x" }):tag("y", { xmlns = "urn:x" }):tag("z", { xmlns = "urn:z" }):up():up():up(),
+			st.message { from = "r@c/n", type = "groupchat" }:body("a")
+				:tag("x", { xmlns = "urn:x" }):tag("y", { xmlns = "urn:x" }):tag("z", { xmlns = "urn:z" }):up():up():up(),
 			st.message { from = "r@c/n" }:body(("x"):rep(100000)), st.message(), st.message { id = "1" }:text(""), foreign,
 			deep:reset(), st.message { from = "r@c" }:tag("w", wide):up(),
 		};
 	end
 	local write = xml.writer(native);
+
+	it("are copied for each recipient", function ()
+		for _, stanza in ipairs(stanzas()) do
+			local before, copy = tostring(stanza), xml.share(stanza, "a@b/c");
+			local own = st.clone(stanza);
+			own.attr.to = "a@b/c";
+			assert.equal(xml.serialize(own), xml.serialize(copy));
+			assert.equal("a@b/c", copy.attr.to);
+			assert.equal(#stanza, #copy);
+			assert.equal(#stanza.tags, #copy.tags);
+			assert.truthy(st.is_stanza(copy));
+			-- What modules add to one is not in the others.
+			copy:tag("new"):up():text("text");
+			copy.attr.id = "other";
+			copy:remove_children("body");
+			assert.equal(before, tostring(stanza));
+		end
+		local many = st.message();
+		for n = 1, 9 do many:text_tag("a", "b" .. n):text("t" .. n); end
+		local copy = xml.share(many, "a@b/c");
+		assert.equal(xml.serialize(many), xml.serialize(copy));
+		copy:maptags(function () return nil; end);
+		assert.equal(9, #many.tags);
+	end);
 
 	it("are written as Prosody writes them, but for the order of attributes", function ()
 		for _, stanza in ipairs(stanzas()) do
