@@ -96,6 +96,12 @@ impl Places {
         Ok(Self { label: Some(releases.to_string()), primary, replica })
     }
 
+    /// Code names of the releases, each once; this machine's own has one here too.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let Some(label) = &self.label else { return Ok(vec![own()?]) };
+        Ok(label.split(',').map(str::to_owned).collect())
+    }
+
     /// The stages, each once.
     pub fn stages(&self) -> Vec<&Path> {
         let mut stages = vec![self.primary.stage.as_path(), &self.replica.stage];
@@ -147,10 +153,9 @@ impl Built {
     }
 }
 
-/// A release and the module for it, made if need be.
-pub fn built(name: &str) -> Result<Built> {
+/// A release, made if need be, and the module built for it into `stage`.
+pub fn built(name: &str, stage: PathBuf) -> Result<Built> {
     let root = root(name)?;
-    let stage = home(name).join("stage");
     stage::build(&stage, Some(&root))?;
     Ok(Built { name: name.to_owned(), root, stage })
 }

@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             println!("{name}: no packages: this machine's Debian mirror has no {name}");
             continue;
         }
-        let packages = release(&debian::built(&name)?)?;
+        let packages = release(&built(&name)?)?;
         debs::lint(&packages)?;
         for package in packages {
             println!("{}", package.display());
@@ -69,7 +69,7 @@ fn release(built: &Built) -> Result<Vec<PathBuf>> {
 pub fn for_tests(names: &[String]) -> Result<(String, String)> {
     let mut releases = Vec::new();
     for name in names {
-        let built = debian::built(name)?;
+        let built = built(name)?;
         let (now, newer) = (home().join(name), home().join(format!("{name}-newer")));
         let mut packages = debs::build(&built, VERSION, &now)?;
         // A later version has other directories than this one.
@@ -106,9 +106,14 @@ fn copy<P: AsRef<Path>>(from: impl IntoIterator<Item = P>, to: &Path) -> Result<
     run::must(command.arg(to))
 }
 
-/// The module for this machine's servers, which has all that does not depend on the server's release.
+/// A release with the module built for it. Not in the stage that tests may be running on.
+fn built(name: &str) -> Result<Built> {
+    debian::built(name, home().join("stage").join(name))
+}
+
+/// What is the same for all releases.
 fn staged() -> Result<PathBuf> {
-    let stage = paths::stage();
+    let stage = home().join("stage/any");
     stage::release_libraries(&stage)?;
     Ok(stage)
 }
