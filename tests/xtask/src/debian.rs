@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{namespace, paths, run, stage};
+use crate::{namespace, package, paths, run, stage};
 
 /// What a release's root holds besides what every Debian has.
 const PACKAGES: &str = "ejabberd,prosody,lua-sec,lua-unbound,erlang-dev,luarocks";
@@ -96,9 +96,9 @@ impl Places {
         Ok(Self { label: Some(releases.to_string()), primary, replica })
     }
 
-    /// Code names of the releases, each once; this machine's own has one here too.
+    /// Code names of the releases to try packages on, each once.
     pub fn names(&self) -> Result<Vec<String>> {
-        let Some(label) = &self.label else { return Ok(vec![own()?]) };
+        let Some(label) = &self.label else { return Ok(vec![package::usual(&own()?)?]) };
         Ok(label.split(',').map(str::to_owned).collect())
     }
 

@@ -29,7 +29,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("debhelper", "what goes where in a Debian package"),
     ("lintian", "looks for mistakes in Debian packages"),
     ("luarocks", "builds the rock for Prosody"),
-    ("zip", "with which it does so"),
 ];
 
 /// What Debian's packages ask before they start a service.

@@ -25,6 +25,10 @@ struct Release {
 /// Names of the Debian packages.
 const PACKAGES: [&str; 2] = ["ejabberd-mod-dmuc", "prosody-mod-dmuc"];
 
+/// How ejabberd is configured by an example of its package, and where.
+const EXAMPLE: &str = "usr/share/doc/ejabberd-mod-dmuc/examples/mod_dmuc.yml";
+const MODULES_D: &str = "etc/ejabberd/modules.d/mod_dmuc.yml";
+
 pub fn suite() -> Suite {
     let told = std::env::var("DMUC_PACKAGES").unwrap_or_default();
     let releases = told.split(',').filter_map(|text| {
@@ -86,6 +90,11 @@ async fn live(lab: &Lab, release: &Release, root: &Root) -> Result<()> {
     let status = b.shell("dmuc:status()").await?;
     ensure!(status.contains(&people.rooms[1]), "dmuc:status(): {status}");
 
+    let unloaded =
+        "[M || {M, _, false} <- code:all_available(), string:prefix(M, \"mod_dmuc\") =/= nomatch]";
+    let unloaded = a.eval(unloaded).await?;
+    ensure!(unloaded == "[]", "after an upgrade ejabberd would look in vain for {unloaded}");
+
     let pids = (a.pid().await?, b.pid().await?);
     let upgrade = async {
         root.dpkg("--install", &release.newer, &["."]).await?;
@@ -97,7 +106,10 @@ async fn live(lab: &Lab, release: &Release, root: &Root) -> Result<()> {
     ensure!(pids == (a.pid().await?, b.pid().await?) && a.is_running().await, "restarted");
     drop(people);
 
-    restart(lab, true).await?;
+    // This time by the example that comes with the package.
+    root.copy_inside(EXAMPLE, MODULES_D)?;
+    a.restart_with_dmuc(false).await?;
+    b.restart_with_dmuc(true).await?;
     let people = People::gather(lab, "upgraded").await?;
     people.linked(lab).await?;
     for server in [a, b] {
@@ -107,6 +119,7 @@ async fn live(lab: &Lab, release: &Release, root: &Root) -> Result<()> {
     people.talk_during(lab, purge).await.context("during the purge")?;
     drop(people);
 
+    root.remove(MODULES_D)?;
     restart(lab, false).await?;
     People::gather(lab, "after").await?.plainly(lab).await?;
     for server in [a, b] {

@@ -121,6 +121,18 @@ impl Root {
             .map(drop)
     }
 
+    /// Copies a file of its own to another place.
+    pub fn copy_inside(&self, from: &str, to: &str) -> Result<()> {
+        std::fs::copy(self.path.join(from), self.path.join(to))
+            .with_context(|| format!("cannot copy {from} to {to}"))
+            .map(drop)
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, file: &str) -> Result<()> {
+        Ok(std::fs::remove_file(self.path.join(file))?)
+    }
+
     /// Takes a file in; where it is inside.
     pub fn take(&self, file: &Path) -> Result<String> {
         let name = file.file_name().context("a file without name")?.to_string_lossy();

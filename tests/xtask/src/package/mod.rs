@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::debian::{self, Built};
@@ -62,6 +62,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// The Debian packages for a release; where they are.
 fn release(built: &Built) -> Result<Vec<PathBuf>> {
     debs::build(built, VERSION, &home().join(&built.name))
+}
+
+/// Where nobody says for which release: this machine's, or one that there are packages for.
+pub fn usual(own: &str) -> Result<String> {
+    let mut names = RELEASES.iter().map(|(name, _)| *name);
+    let name = match names.clone().any(|name| name == own) {
+        true => Some(own),
+        false => names.find(|name| debian::available(name)),
+    };
+    Ok(name
+        .context("this machine's Debian mirror has no release that there are packages for")?
+        .into())
 }
 
 /// What the suite `packages` installs, for each release: `name:root:packages:newer`, where newer are
