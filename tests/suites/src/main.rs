@@ -15,6 +15,7 @@ mod link;
 mod native;
 mod normal;
 mod oracle;
+mod packages;
 mod planted;
 mod random;
 mod reload;
@@ -70,6 +71,7 @@ fn suites(random: &random::Arguments) -> Vec<Suite> {
         native::suite(),
         bench::suite(),
         planted::suite(),
+        packages::suite(),
         random::suite(random),
     ]
 }

@@ -156,7 +156,8 @@ impl LabBuilder {
                 dir,
                 short: run.short().to_owned(),
                 sysroot: spec.sysroot.clone().or(release.root),
-                stage: spec.stage.clone().or(release.stage),
+                stage: spec.stage.clone().or(release.stage).filter(|_| !spec.installed),
+                owner: spec.installed.then(|| spec.kind.name()),
             };
             servers.insert(spec.name.clone(), Server::new(spec, site)?);
         }

@@ -14,10 +14,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{namespace, paths, run, stage};
+use crate::{namespace, package, paths, run, stage};
 
 /// What a release's root holds besides what every Debian has.
-const PACKAGES: &str = "ejabberd,prosody,lua-sec,lua-unbound,erlang-dev";
+const PACKAGES: &str = "ejabberd,prosody,lua-sec,lua-unbound,erlang-dev,luarocks";
 
 /// What makes it smaller; and testing may be older than it says it may get.
 const OPTIONS: &[&str] = &[
@@ -96,6 +96,12 @@ impl Places {
         Ok(Self { label: Some(releases.to_string()), primary, replica })
     }
 
+    /// Code names of the releases to try packages on, each once.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let Some(label) = &self.label else { return Ok(vec![package::usual(&own()?)?]) };
+        Ok(label.split(',').map(str::to_owned).collect())
+    }
+
     /// The stages, each once.
     pub fn stages(&self) -> Vec<&Path> {
         let mut stages = vec![self.primary.stage.as_path(), &self.replica.stage];
@@ -125,6 +131,33 @@ fn place(name: &str) -> Result<Place> {
     let stage = home(name).join("stage");
     stage::build(&stage, Some(&root))?;
     Ok(Place { root: Some(root), stage })
+}
+
+/// A release with the module built for it in its own root, also where it is this machine's.
+pub struct Built {
+    /// Its code name.
+    pub name: String,
+    /// The release, as far as the servers need it.
+    pub root: PathBuf,
+    /// The module.
+    pub stage: PathBuf,
+}
+
+impl Built {
+    /// The version of a package that the release has.
+    pub fn version(&self, package: &str) -> Result<String> {
+        let status = self.root.join("var/lib/dpkg");
+        let mut query = Command::new("dpkg-query");
+        query.arg("--admindir").arg(status).args(["--show", "--showformat=${Version}", package]);
+        run::output(&mut query)
+    }
+}
+
+/// A release, made if need be, and the module built for it into `stage`.
+pub fn built(name: &str, stage: PathBuf) -> Result<Built> {
+    let root = root(name)?;
+    stage::build(&stage, Some(&root))?;
+    Ok(Built { name: name.to_owned(), root, stage })
 }
 
 /// The code name of this machine's release.

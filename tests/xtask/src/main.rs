@@ -4,6 +4,7 @@ mod debian;
 mod demo;
 mod fuzz;
 mod lint;
+mod package;
 mod paths;
 mod run;
 mod setup;
@@ -36,6 +37,8 @@ enum Task {
     Setup,
     /// Builds the module for both servers into target/stage
     Stage,
+    /// Builds Debian packages, ejabberd's contrib layout and a Prosody rock into target/packages
+    Package(package::Arguments),
     /// Runs all tests, or one suite of them
     Test(test::Arguments),
     /// Shows a room with and without dmuc, with numbers
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Setup => setup::run().map(|()| true),
         Task::Stage => stage::run().map(|_| true),
+        Task::Package(arguments) => package::run(&arguments).map(|()| true),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run("demo", &arguments),
         Task::Bench(arguments) => demo::run("bench", &arguments),

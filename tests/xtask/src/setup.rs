@@ -25,6 +25,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("g++", "libFuzzer, which is C++"),
     ("libc6-dev", "what the linker links"),
     ("mmdebstrap", "other Debian releases with other versions of the servers"),
+    ("dpkg-dev", "builds the Debian packages"),
+    ("debhelper", "what goes where in a Debian package"),
+    ("lintian", "looks for mistakes in Debian packages"),
+    ("luarocks", "builds the rock for Prosody"),
 ];
 
 /// What Debian's packages ask before they start a service.

@@ -45,6 +45,12 @@ pub fn variant(stage: &Path, feature: &str) -> Result<()> {
     libraries(&variant, "suites", &["--features", feature])
 }
 
+/// Builds the libraries and the Prosody module, which are the same for all releases.
+pub fn release_libraries(stage: &Path) -> Result<()> {
+    libraries(stage, "release", &[])?;
+    prosody(&stage.join("prosody/mod_dmuc"))
+}
+
 fn libraries(stage: &Path, profile: &str, options: &[&str]) -> Result<()> {
     let app = format!("erlang/mod_dmuc-{}", env!("CARGO_PKG_VERSION"));
     let nif = library("dmuc-nif", profile, options)?;

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::debian::{self, Places, Releases};
 use crate::tally::Tally;
-use crate::{fuzz, lint, run, setup, shells, stage, suites};
+use crate::{fuzz, lint, namespace, package, run, setup, shells, stage, suites};
 
 /// Which tests.
 #[derive(Args)]
@@ -153,8 +153,7 @@ fn in_lanes(program: &Path, places: &Places, jobs: impl Iterator<Item = Job>) ->
 /// One suite with another release's servers. A mirror need not have every release, except where
 /// a change has to pass everything.
 fn smoke(program: &Path, release: &str) -> Result<Tally> {
-    let required = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-    if !required && !debian::available(release) {
+    if !required() && !debian::available(release) {
         println!("{release}: link: skipped: this machine's Debian mirror has no {release}");
         return Ok(Tally::default());
     }
@@ -252,6 +251,26 @@ fn kit(places: &Places) -> Result<Tally> {
     Ok(tally)
 }
 
+/// What the suite of the packages has to know; nothing where it cannot run.
+fn packages(places: &Places) -> Result<Option<[(&'static str, String); 2]>> {
+    // The servers' own users are made by the packages, and a namespace without root's rights has
+    // but one.
+    if !namespace::is_root() {
+        if required() {
+            bail!("packages: only root can install packages");
+        }
+        println!("packages: skipped: only root can install packages");
+        return Ok(None);
+    }
+    let (releases, modules) = package::for_tests(&places.names()?)?;
+    Ok(Some([("DMUC_PACKAGES", releases), ("DMUC_MODULES", modules)]))
+}
+
+/// Whether a change is to be let in, so that nothing may be left out.
+fn required() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty())
+}
+
 fn integration(program: &Path, places: &Places, name: &str) -> Result<Tally> {
     run_suite(program, places, name, &[])
 }
@@ -272,6 +291,12 @@ fn run_suite(program: &Path, places: &Places, name: &str, more: &[String]) -> Re
         }
     }
     let mut command = suites::command(program, places);
+    if name == "packages" {
+        match packages(places)? {
+            Some(env) => command.envs(env),
+            None => return Ok(Tally::default()),
+        };
+    }
     let named = |line: &str| match line.strip_prefix("suite ") {
         Some(rest) => format!("suite {label}{rest}"),
         None if line.starts_with(&format!("{name}: ")) => format!("{label}{line}"),

@@ -13,6 +13,10 @@ use super::spec::ServerSpec;
 use crate::process::output;
 
 fn cookie(site: &Site) -> String {
+    if site.owner.is_some() {
+        let file = site.outside(&site.state(".erlang.cookie"));
+        return std::fs::read_to_string(file).unwrap_or_default().trim().to_owned();
+    }
     // Each its own, as in the world: ejabberd derives from it the key by which it knows the answers
     // to its own questions, and would take another server's for them.
     format!("cookie_{}", site.cluster)
@@ -24,9 +28,9 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     let mut config = json!({
         "hosts": hosts,
         "loglevel": spec.log_level.as_deref().unwrap_or("info").replace("warn", "warning"),
-        "certfiles": [site.dir.join("both.pem")],
-        "ca_file": site.dir.join("ca.pem"),
-        "s2s_cafile": site.dir.join("ca.pem"),
+        "certfiles": [site.conf("both.pem")],
+        "ca_file": site.conf("ca.pem"),
+        "s2s_cafile": site.conf("ca.pem"),
         "s2s_use_starttls": "required",
         "s2s_dns_timeout": 1,
         "s2s_dns_retries": 1,
@@ -94,7 +98,11 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
             modules.insert("mod_dmuc".into(), Value::Object(spec.dmuc_options.clone()));
         }
     }
-    Ok(std::fs::write(site.dir.join("ejabberd.yml"), serde_json::to_string_pretty(&config)?)?)
+    for name in ["both.pem", "ca.pem"] {
+        site.hand_over(name)?;
+    }
+    let file = site.outside(&site.conf("ejabberd.yml"));
+    Ok(std::fs::write(file, serde_json::to_string_pretty(&config)?)?)
 }
 
 /// As in the `ejabberd.yml` that comes with it, in bytes per second. Its listener for servers names
@@ -132,11 +140,20 @@ fn merge(into: &mut Value, from: &Value) {
 
 /// The node's name.
 pub fn node(site: &Site) -> String {
-    format!("{}@127.0.0.1", site.label)
+    match site.owner {
+        Some(owner) => format!("{owner}@localhost"),
+        None => format!("{}@127.0.0.1", site.label),
+    }
 }
 
 /// Starts without `ejabberdctl`, which would look for a system user and for other nodes.
 pub fn command(site: &Site, spec: &ServerSpec) -> Result<Command> {
+    if site.owner.is_some() {
+        // What its unit says.
+        let mut command = site.enter("/bin/sh");
+        command.args(["-c", "/usr/sbin/ejabberdctl foreground"]);
+        return Ok(command);
+    }
     let lib = site.multiarch()?;
     let mut libs = vec![lib];
     libs.extend(site.stage.as_ref().map(|stage| stage.join("erlang")));
@@ -161,9 +178,10 @@ pub fn command(site: &Site, spec: &ServerSpec) -> Result<Command> {
 
 /// Its log files.
 pub fn logs(site: &Site) -> Vec<PathBuf> {
-    ["ejabberd.log", "error.log", "crash.log", "output.log"]
+    ["ejabberd.log", "error.log", "crash.log"]
         .iter()
-        .map(|name| site.dir.join(name))
+        .map(|name| site.outside(&site.log(name)))
+        .chain([site.dir.join("output.log")])
         .filter(|path| path.exists())
         .collect()
 }
@@ -173,7 +191,8 @@ async fn call(site: &Site, pid: u32, input: &str) -> Result<String> {
     let mut tries = 5;
     loop {
         let mut command = site.beside(pid, "erl_call");
-        command.args(["-c", &cookie(site), "-name", &node(site), "-e"]).env("HOME", &site.dir);
+        let name = if site.owner.is_some() { "-sname" } else { "-name" };
+        command.args(["-c", &cookie(site), name, &node(site), "-e"]).env("HOME", site.state(""));
         tries -= 1;
         match output(command, input, Duration::from_secs(120)).await {
             Err(error) if tries > 0 && error.to_string().contains("failed to connect") => {

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 pub(crate) use self::spec::domains;
 pub use self::spec::{Kind, ServerSpec};
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::usage::Usage;
 use site::Site;
 
@@ -157,6 +157,20 @@ impl Server {
         Ok(())
     }
 
+    /// Stops it and starts it again with dmuc enabled in its configuration, or not.
+    pub async fn restart_with_dmuc(&self, enabled: bool) -> Result<()> {
+        self.stop().await?;
+        self.configure(enabled)?;
+        self.start().await
+    }
+
+    /// Runs a program beside it as root, with the files that it sees; what that printed.
+    pub async fn run_beside(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = self.site.beside(self.pid().await?, program);
+        command.args(arguments).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        process::output(command, "", PATIENCE).await
+    }
+
     /// The process id, while it runs.
     pub async fn pid(&self) -> Result<u32> {
         let slot = self.process.lock().await;
@@ -266,7 +280,10 @@ impl Server {
                 let pid = self.pid().await?;
                 ejabberd::register(&self.site, pid, domain, &users).await?;
             }
-            Kind::Prosody => prosody::register(&self.site, domain, &users)?,
+            Kind::Prosody => {
+                let pid = self.pid().await.ok();
+                prosody::register(&self.site, pid, domain, &users).await?;
+            }
         }
         accounts.extend(users.iter().map(account));
         Ok(())

@@ -45,16 +45,21 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         names.extend(dmuc.then_some("dmuc"));
         lua(&Value::from(names))
     };
-    let path = |name: &str| lua(&Value::from(site.dir.join(name).display().to_string()));
+    let text = |path: PathBuf| lua(&Value::from(path.display().to_string()));
+    let path = |name: &str| text(site.conf(name));
     let address = lua(&Value::from(site.address.to_string()));
     let mut config = String::new();
     let c = &mut config;
-    writeln!(c, "data_path = {}", path("data"))?;
-    writeln!(c, "admin_socket = {}", lua(&socket(site).display().to_string().into()))?;
-    writeln!(c, "pidfile = {}", path("prosody.pid"))?;
-    writeln!(c, "run_as_root = true")?;
+    if site.owner.is_some() {
+        writeln!(c, "pidfile = \"/run/prosody/prosody.pid\"")?;
+    } else {
+        writeln!(c, "data_path = {}", path("data"))?;
+        writeln!(c, "admin_socket = {}", text(socket(site)))?;
+        writeln!(c, "pidfile = {}", path("prosody.pid"))?;
+        writeln!(c, "run_as_root = true")?;
+    }
     let level = spec.log_level.as_deref().unwrap_or("debug");
-    writeln!(c, "log = {{ {level} = {} }}", path("prosody.log"))?;
+    writeln!(c, "log = {{ {level} = {} }}", text(site.log("prosody.log")))?;
     if let Some(stage) = &site.stage {
         let plugins = stage.join("prosody").display().to_string();
         writeln!(c, "plugin_paths = {{ {} }}", lua(&plugins.into()))?;
@@ -108,8 +113,13 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     writeln!(c, "  modules_enabled = {}", modules(COMPONENT_MODULES, dmuc))?;
     writeln!(c, "  muc_log_by_default = true; muc_log_presences = false")?;
     writeln!(c, "  max_history_messages = 100; restrict_room_creation = false")?;
-    std::fs::create_dir_all(site.dir.join("data"))?;
-    Ok(std::fs::write(site.dir.join("prosody.cfg.lua"), config)?)
+    if site.owner.is_none() {
+        std::fs::create_dir_all(site.dir.join("data"))?;
+    }
+    for name in ["cert.pem", "key.pem", "ca.pem"] {
+        site.hand_over(name)?;
+    }
+    Ok(std::fs::write(site.outside(&site.conf("prosody.cfg.lua")), config)?)
 }
 
 /// A value in Lua's notation.
@@ -150,7 +160,12 @@ fn socket(site: &Site) -> PathBuf {
 
 /// Starts in the foreground.
 pub fn command(site: &Site) -> Command {
-    let mut command = site.enter("prosody");
+    let mut command = site.enter("/usr/bin/prosody");
+    if site.owner.is_some() {
+        // What its unit says.
+        command.arg("-F");
+        return command;
+    }
     command
         .arg("--config")
         .arg(site.dir.join("prosody.cfg.lua"))
@@ -168,9 +183,8 @@ fn cpath(site: &Site) -> String {
 
 /// Its log files.
 pub fn logs(site: &Site) -> Vec<PathBuf> {
-    ["prosody.log", "output.log"]
-        .iter()
-        .map(|name| site.dir.join(name))
+    [site.outside(&site.log("prosody.log")), site.dir.join("output.log")]
+        .into_iter()
         .filter(|path| path.exists())
         .collect()
 }
@@ -180,15 +194,23 @@ pub async fn shell(site: &Site, pid: u32, command: &str) -> Result<String> {
     let mut prosodyctl = site.beside(pid, "prosodyctl");
     prosodyctl
         .arg("--config")
-        .arg(site.dir.join("prosody.cfg.lua"))
+        .arg(site.conf("prosody.cfg.lua"))
         .args(["shell", command])
-        .env("HOME", &site.dir);
+        .env("HOME", site.state(""));
     output(prosodyctl, "", Duration::from_secs(60)).await
 }
 
 /// Makes accounts as files, which Prosody reads at every login; the password is the user's
-/// name.
-pub fn register(site: &Site, domain: &str, users: &[String]) -> Result<()> {
+/// name. For the server of a package by its own command, so that they are its user's.
+pub async fn register(site: &Site, pid: Option<u32>, domain: &str, users: &[String]) -> Result<()> {
+    if let (Some(_), Some(pid)) = (site.owner, pid) {
+        for user in users {
+            let mut prosodyctl = site.beside(pid, "prosodyctl");
+            prosodyctl.args(["register", user, domain, user]);
+            output(prosodyctl, "", Duration::from_secs(60)).await?;
+        }
+        return Ok(());
+    }
     let accounts = site.dir.join("data").join(escape(domain)).join("accounts");
     std::fs::create_dir_all(&accounts)?;
     for user in users {

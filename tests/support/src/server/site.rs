@@ -1,6 +1,7 @@
 //! Where a server lives: its address, its files, and the mounts that it sees.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,8 +11,12 @@ use tokio::process::Command;
 /// machine; then becomes the server, so that the process id stays the same.
 const ENTER: &str = r#"
 set -e
-root=$1 dir=$2 short=$3 stage=$4; shift 4
-if [ -n "$root" ]; then
+root=$1 dir=$2 short=$3 stage=$4 owner=$5; shift 5
+if [ -n "$owner" ]; then
+    for path in /proc /dev; do
+        mount --rbind "$path" "$root$path"
+    done
+elif [ -n "$root" ]; then
     # What is above the directories of one run, which would otherwise pile up in the root.
     for path in /proc /dev "${short%/*}" "${dir%/*/*}" ${stage:+"$stage"}; do
         mkdir -p "$root$path"
@@ -22,6 +27,16 @@ for file in hosts resolv.conf; do
     [ -e "$root/etc/$file" ] || : > "$root/etc/$file"
     mount --bind "$dir/$file" "$root/etc/$file"
 done
+if [ -n "$owner" ]; then
+    # As much of the unit's sandbox as needs no systemd: ProtectSystem=full, PrivateTmp=true.
+    for path in /usr /etc; do
+        mount --rbind "$root$path" "$root$path"
+        mount -o remount,bind,ro "$root$path"
+    done
+    mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+    chroot "$root" install -d -o "$owner" -g "$owner" "/run/$owner"
+    exec chroot --userspec="$owner:$owner" "$root" "$@"
+fi
 if [ -n "$root" ]; then exec chroot "$root" "$@"; else exec "$@"; fi
 "#;
 
@@ -42,6 +57,8 @@ pub struct Site {
     pub sysroot: Option<PathBuf>,
     /// Where dmuc has been built.
     pub stage: Option<PathBuf>,
+    /// The user and the name that the server's package has given it, if it is started as that does.
+    pub owner: Option<&'static str>,
 }
 
 impl Site {
@@ -53,12 +70,56 @@ impl Site {
             .arg(self.sysroot.as_deref().unwrap_or(Path::new("")))
             .args([&self.dir, &self.short])
             .arg(self.stage.as_deref().unwrap_or(Path::new("")))
+            .arg(self.owner.unwrap_or_default())
             .arg(program)
             .current_dir(&self.dir);
         if self.sysroot.is_some() {
             command.current_dir("/");
         }
+        if let Some(owner) = self.owner {
+            command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("USER", owner);
+            command.env("HOME", self.state(""));
+        }
         command
+    }
+
+    /// Where the server has a file of its configuration.
+    pub fn conf(&self, name: &str) -> PathBuf {
+        self.own("/etc", name)
+    }
+
+    /// Where it has a file of its data.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.own("/var/lib", name)
+    }
+
+    /// Where it has a log file.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.own("/var/log", name)
+    }
+
+    fn own(&self, parent: &str, name: &str) -> PathBuf {
+        match self.owner {
+            Some(owner) => Path::new(parent).join(owner).join(name),
+            None => self.dir.join(name),
+        }
+    }
+
+    /// Where a file of the server's is for us.
+    pub fn outside(&self, path: &Path) -> PathBuf {
+        match (&self.sysroot, self.owner) {
+            (Some(root), Some(_)) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// Puts a file from our directory where the server has its configuration, for it to read.
+    pub fn hand_over(&self, name: &str) -> Result<()> {
+        let Some(_) = self.owner else { return Ok(()) };
+        let to = self.outside(&self.conf(name));
+        std::fs::copy(self.dir.join(name), &to).with_context(|| format!("cannot write {to:?}"))?;
+        let state = std::fs::metadata(self.outside(&self.state("")))?;
+        Ok(std::os::unix::fs::chown(to, None, Some(state.gid()))?)
     }
 
     /// A command that runs `program` next to the running server `pid`, in its mounts.

@@ -13,12 +13,19 @@ pub enum Kind {
     Prosody,
 }
 
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl Kind {
+    /// What it is called, as its Debian package and its user are.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Ejabberd => "ejabberd",
             Self::Prosody => "prosody",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -63,6 +70,8 @@ pub struct ServerSpec {
     pub log_level: Option<String>,
     /// The root of another Debian release to take the server from instead of this machine's.
     pub sysroot: Option<PathBuf>,
+    /// Whether it is started as its Debian package starts it, with what is installed there.
+    pub installed: bool,
     /// A build of dmuc other than the one in `$DMUC_STAGE`.
     pub stage: Option<PathBuf>,
 }
@@ -83,6 +92,7 @@ impl ServerSpec {
             erl_arguments: Vec::new(),
             log_level: None,
             sysroot: None,
+            installed: false,
             stage: None,
         }
     }
@@ -155,6 +165,13 @@ impl ServerSpec {
     pub fn sysroot(mut self, root: impl Into<PathBuf>) -> Self {
         self.sysroot = Some(root.into());
         self
+    }
+
+    /// As its Debian package starts it: by its own user, with configuration, data and logs where the
+    /// package has them, and with no dmuc but what is installed in this root. Which is written to.
+    pub fn installed(mut self, root: impl Into<PathBuf>) -> Self {
+        self.installed = true;
+        self.sysroot(root)
     }
 
     /// The name of its cluster's first node; its own if it is alone.
