@@ -32,6 +32,9 @@
 start(Host, Opts) ->
     case mod_dmuc_nif:check() of
         ok ->
+            %% An upgrade of the package takes the files away while the server runs.
+            _ = code:ensure_modules_loaded([mod_dmuc_opts, mod_dmuc_primary, mod_dmuc_replica,
+                                            mod_dmuc_store, mod_dmuc_xml]),
             case mod_dmuc_server:start(Host, Opts) of
                 {ok, Pid} ->
                     ejabberd_commands:register_commands(commands()),
