@@ -149,7 +149,7 @@ async fn side(
     groups: &[Group],
 ) -> Result<Vec<Row>> {
     let hold = (!arguments.stock).then_some(HOLD);
-    let setup = Setup { dmuc, stock: arguments.stock, hold, record: false };
+    let setup = Setup { dmuc, stock: arguments.stock, hold, record: false, forgetful: false };
     let name = if dmuc { "cuts-dmuc" } else { "cuts-plain" };
     let lab = setup.start(name, pairing).await?;
     lab.wire("a", "b").set_latency(LATENCY);

@@ -68,11 +68,14 @@ pub struct Setup {
     pub hold: Option<u64>,
     /// With what crosses the wire on record, which takes memory.
     pub record: bool,
+    /// Without archives: ejabberd's reads all of a room's to add a message, and Prosody's is kept in memory.
+    pub forgetful: bool,
 }
 
 impl Setup {
     /// With dmuc and short times.
-    pub const QUICK: Self = Self { dmuc: true, stock: false, hold: None, record: true };
+    pub const QUICK: Self =
+        Self { dmuc: true, stock: false, hold: None, record: true, forgetful: false };
 
     /// Starts servers `a` (the room's), `b` behind a wire, and `c`.
     pub async fn start(self, name: &str, pairing: Pairing) -> Result<Lab> {
@@ -91,6 +94,9 @@ impl Setup {
     /// A server as it is to be.
     pub fn spec(self, spec: ServerSpec) -> ServerSpec {
         let mut spec = spec.dmuc(self.dmuc);
+        if self.forgetful {
+            spec.without.extend(["mod_mam", "muc_mam", "mam"].map(str::to_owned));
+        }
         if self.stock {
             if spec.kind == Kind::Ejabberd {
                 // What it has when nothing is configured.
