@@ -10,7 +10,7 @@
 %% Hooks
 -export([add_hooks/1, delete_hooks/1, ejabberd_stopping/0]).
 %% Commands
--export([dmuc_status/1, dmuc_counters/1]).
+-export([dmuc_status/1, dmuc_counters/1, dmuc_links/2, dmuc_table/2]).
 %% For the other modules
 -export([now/0, seed/0, fault/2]).
 
@@ -40,14 +40,20 @@ start(Host, Opts) ->
                     ejabberd_commands:register_commands(commands()),
                     {ok, Pid};
                 {error, Reason} ->
-                    ?ERROR_MSG("mod_dmuc does not start on ~ts, rooms work without it: ~p",
-                               [Host, Reason]),
+                    ?ERROR_MSG("mod_dmuc does not start on ~ts, rooms work without it: ~ts",
+                               [Host, reason(Reason)]),
                     ok
             end;
         {error, Text} ->
             tell_once(Text),
+            %% For who asks why.
+            ejabberd_commands:register_commands(commands()),
             ok
     end.
+
+-spec reason(term()) -> iodata().
+reason(Text) when is_binary(Text) -> Text;
+reason(Reason) -> io_lib:format("~p", [Reason]).
 
 -spec stop(binary()) -> ok.
 stop(Host) ->
@@ -57,11 +63,17 @@ stop(Host) ->
     end,
     mod_dmuc_server:stop(Host).
 
-%% Options belong to the links, so all of them end and come back.
+%% Links go on; what they agreed on at their set-up stays as it was.
 -spec reload(binary(), gen_mod:opts(), gen_mod:opts()) -> ok.
 reload(Host, NewOpts, _OldOpts) ->
-    mod_dmuc_server:stop(Host),
-    _ = start(Host, NewOpts),
+    case mod_dmuc_server:reload(Host, NewOpts) of
+        ok ->
+            ok;
+        {error, Text} ->
+            ?ERROR_MSG("mod_dmuc on ~ts goes on with the options that it had: ~ts", [Host, Text]);
+        not_running ->
+            _ = start(Host, NewOpts)
+    end,
     ok.
 
 -spec depends(binary(), gen_mod:opts()) -> [{module(), hard | soft}].
@@ -123,46 +135,80 @@ ejabberd_stopping() ->
 %%%===================================================================
 -spec commands() -> [#ejabberd_commands{}].
 commands() ->
+    Host = {host, binary},
     Pair = fun(Name) -> {Name, {tuple, [{name, string}, {value, string}]}} end,
     [#ejabberd_commands{
         name = dmuc_status, tags = [muc, s2s],
-        desc = "List the links of rooms (primary) and of users (replica) of a virtual host",
+        desc = "What mod_dmuc does on a virtual host: roles, links, what waits, what was saved",
         module = ?MODULE, function = dmuc_status,
-        args = [{host, binary}], args_example = [<<"example.org">>],
-        args_desc = ["Virtual host"],
-        result = {links, {list, Pair(link)}},
-        result_desc = "Room and peer, and the state of the link"},
+        args = [Host], args_example = [<<"example.org">>], args_desc = ["Virtual host"],
+        result = {status, {list, Pair(item)}}, result_desc = "Names and values"},
      #ejabberd_commands{
         name = dmuc_counters, tags = [muc, s2s],
         desc = "Counters of mod_dmuc of a virtual host since it was loaded",
         module = ?MODULE, function = dmuc_counters,
-        args = [{host, binary}], args_example = [<<"example.org">>],
-        args_desc = ["Virtual host"],
-        result = {counters, {list, Pair(counter)}},
-        result_desc = "Names and values"}].
+        args = [Host], args_example = [<<"example.org">>], args_desc = ["Virtual host"],
+        result = {counters, {list, Pair(counter)}}, result_desc = "Names and values"}
+     | [Command || mod_dmuc_nif:check() == ok, Command <- link_commands(Host)]].
+
+%% What there is to say of a link, the core knows.
+-spec link_commands({atom(), atom()}) -> [#ejabberd_commands{}].
+link_commands(Host) ->
+    Columns = [{binary_to_atom(Name, utf8), case Kind of text -> string; number -> integer end}
+               || {Name, Kind, _} <- mod_dmuc_nif:columns()],
+    Args = [Host, {room, binary}],
+    Example = [<<"example.org">>, <<"room@conference.example.org">>],
+    Desc = ["Virtual host", "Bare JID of a room, or 'all'"],
+    [#ejabberd_commands{
+        name = dmuc_links, tags = [muc, s2s],
+        desc = "The links of a room or of all, of its own rooms and of its users; "
+               "and why there is none",
+        module = ?MODULE, function = dmuc_links,
+        args = Args, args_example = Example, args_desc = Desc,
+        result = {links, {list, {link, {tuple, Columns}}}},
+        result_desc = "One for each room and domain"},
+     #ejabberd_commands{
+        name = dmuc_table, tags = [muc, s2s],
+        desc = "The same as dmuc_links as a table for people",
+        module = ?MODULE, function = dmuc_table,
+        args = Args, args_example = Example, args_desc = Desc,
+        result = {table, string}, result_desc = "Lines of text"}].
 
 -spec dmuc_status(binary()) -> [{binary(), binary()}].
 dmuc_status(Host) ->
-    #{rooms := Rooms, links := Links} = mod_dmuc_server:status(Host),
-    [{<<"primary ", Room/binary, " ", Domain/binary>>, show(Status)}
-     || {Room, Domains} <- Rooms, #{domain := Domain} = Status <- Domains] ++
-        [{<<"replica ", Room/binary>>, show(Status)} || #{room := Room} = Status <- Links].
+    {Shared, MucHosts, IsReplica} = running(Host, mod_dmuc_server:host(Host)),
+    [{<<"primary">>, iolist_to_binary(lists:join(<<" ">>, MucHosts))},
+     {<<"replica">>, atom_to_binary(IsReplica, utf8)}
+     | mod_dmuc_nif:overview(Shared)].
 
 -spec dmuc_counters(binary()) -> [{binary(), binary()}].
 dmuc_counters(Host) ->
-    #{counters := Counters} = mod_dmuc_server:status(Host),
-    [{Name, integer_to_binary(Value)} || {Name, Value} <- Counters].
+    {Shared, _, _} = running(Host, mod_dmuc_server:host(Host)),
+    [{Name, integer_to_binary(Value)} || {Name, Value} <- mod_dmuc_nif:counters(Shared)].
 
--spec show(map()) -> binary().
-show(Status) ->
-    Fields = [[atom_to_list(Key), $=, show_value(maps:get(Key, Status))]
-              || Key <- [state, epoch, occupants, seq, unacked, reason], is_map_key(Key, Status)],
-    iolist_to_binary(lists:join($\s, Fields)).
+-spec dmuc_links(binary(), binary()) -> [tuple()].
+dmuc_links(Host, Room) ->
+    [list_to_tuple(Row) || Row <- rows(Host, Room)].
 
--spec show_value(binary() | atom() | integer()) -> iodata().
-show_value(Value) when is_integer(Value) -> integer_to_list(Value);
-show_value(Value) when is_binary(Value) -> Value;
-show_value(_) -> "-".
+-spec dmuc_table(binary(), binary()) -> binary().
+dmuc_table(Host, Room) ->
+    mod_dmuc_nif:table(rows(Host, Room)).
+
+-spec rows(binary(), binary()) -> [mod_dmuc_nif:row()].
+rows(Host, <<"all">>) -> running(Host, mod_dmuc_server:links(Host, all));
+rows(Host, Room) -> running(Host, mod_dmuc_server:links(Host, Room)).
+
+%% The answer of a host's process, or why there is none.
+-spec running(binary(), T | not_running) -> T.
+running(Host, not_running) ->
+    Why = case mod_dmuc_nif:check() of
+              ok -> <<"it is not loaded there">>;
+              {error, Text} -> Text
+          end,
+    throw({error, lists:flatten(io_lib:format("mod_dmuc is not active on ~ts: ~ts",
+                                              [Host, Why]))});
+running(_Host, Answer) ->
+    Answer.
 
 %%%===================================================================
 %%% For the other modules

@@ -5,8 +5,9 @@
 -module(mod_dmuc_nif).
 
 -export([check/0]).
--export([info/0, namespace/0, options/0, shared_new/1, counters/1, is_envelope_id/1,
-         is_question_id/1, log_drain/1]).
+-export([info/0, namespace/0, options/0, shared_new/1, shared_set/2, counters/1, is_envelope_id/1,
+         is_question_id/1, log_drain/2]).
+-export([columns/0, overview/1, metrics/1, room_links/2, replica_links/2, failed/1, table/1]).
 -export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
          support_announced/3, support_forget/2, support_export/3, support_import/5]).
 -export([digest/1]).
@@ -14,14 +15,14 @@
          room_event_captured/3, room_event_captured_dirty/3,
          room_support/4, room_setup_result/5, room_report/4, room_bounced/5,
          room_occupants_asked/1, room_occupants/3,
-         room_tick/2, room_close/2, room_status/1]).
+         room_tick/2, room_close/2]).
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
          replica_session_lost/4,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
          replica_setup/4, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
-         replica_announce/2, replica_close/2, replica_status/1]).
+         replica_announce/2, replica_close/2]).
 -export_type([millis/0, jid/0, facts/0, xmlel/0, payload_in/0, payload_ref/0, incoming/0,
-              body/0, action/0, actions/0, digest/0]).
+              body/0, answer/0, action/0, actions/0, digest/0, row/0]).
 
 -on_load(load/0).
 
@@ -49,6 +50,10 @@
 -type incoming() :: {facts(), From :: binary(), HasTo :: boolean(), Packed :: binary() | none}.
 %% An element and, for each of its children in turn, the stanza that it carries.
 -type body() :: {xmlel(), [incoming() | none]}.
+%% To a set-up: what was sent back, the conditions of an error, or nothing.
+-type answer() :: body() | {refused, [Condition :: binary()]} | undefined.
+%% A link as columns/0 say.
+-type row() :: [binary() | integer()].
 -type action() :: {plain, payload_ref(), [jid()]} |
                   {envelope, Domain :: binary(), Id :: binary(), xmlel()} |
                   {setup, Domain :: binary(), Id :: binary(), xmlel()} |
@@ -127,6 +132,31 @@ options() -> ?NIF.
 -spec shared_new([{binary(), non_neg_integer()}]) -> {ok, native()} | {error, binary()}.
 shared_new(_Options) -> ?NIF.
 
+-spec shared_set(native(), [{binary(), non_neg_integer()}]) -> ok | {error, binary()}.
+shared_set(_Shared, _Options) -> ?NIF.
+
+-spec columns() -> [{Name :: binary(), text | number, Meaning :: binary()}].
+columns() -> ?NIF.
+
+-spec overview(native()) -> [{binary(), binary()}].
+overview(_Shared) -> ?NIF.
+
+-spec metrics(native()) -> [{counter | gauge, Name :: binary(), Meaning :: binary(),
+                             non_neg_integer()}].
+metrics(_Shared) -> ?NIF.
+
+-spec room_links(native(), millis()) -> [row()].
+room_links(_Room, _Now) -> ?NIF.
+
+-spec replica_links(native(), millis()) -> [row()].
+replica_links(_Replica, _Now) -> ?NIF.
+
+-spec failed(Room :: binary()) -> [row()].
+failed(_Room) -> ?NIF.
+
+-spec table([row()]) -> binary().
+table(_Rows) -> ?NIF.
+
 -spec counters(native()) -> [{binary(), non_neg_integer()}].
 counters(_Shared) -> ?NIF.
 
@@ -136,9 +166,9 @@ is_envelope_id(_Id) -> ?NIF.
 -spec is_question_id(binary()) -> boolean().
 is_question_id(_Id) -> ?NIF.
 
--spec log_drain(pos_integer()) -> {[{error | warning | info | debug, binary()}],
+-spec log_drain(pos_integer(), Debug :: boolean()) -> {[{error | warning | info | debug, binary()}],
                                    Dropped :: non_neg_integer()}.
-log_drain(_Most) -> ?NIF.
+log_drain(_Most, _Debug) -> ?NIF.
 
 -spec support_new(non_neg_integer(), native()) -> native().
 support_new(_Seed, _Shared) -> ?NIF.
@@ -191,10 +221,10 @@ room_event_captured(_Room, _Now, _Payload) -> ?NIF.
 -spec room_event_captured_dirty(native(), millis(), payload_in()) -> actions().
 room_event_captured_dirty(_Room, _Now, _Payload) -> ?NIF.
 
--spec room_support(native(), millis(), binary(), boolean()) -> actions().
+-spec room_support(native(), millis(), binary(), boolean() | unknown) -> actions().
 room_support(_Room, _Now, _Domain, _Yes) -> ?NIF.
 
--spec room_setup_result(native(), millis(), binary(), binary(), body() | undefined) -> actions().
+-spec room_setup_result(native(), millis(), binary(), binary(), answer()) -> actions().
 room_setup_result(_Room, _Now, _Domain, _Id, _Body) -> ?NIF.
 
 -spec room_report(native(), millis(), binary(), body()) -> actions().
@@ -214,9 +244,6 @@ room_tick(_Room, _Now) -> ?NIF.
 
 -spec room_close(native(), millis()) -> actions().
 room_close(_Room, _Now) -> ?NIF.
-
--spec room_status(native()) -> [map()].
-room_status(_Room) -> ?NIF.
 
 -spec replica_new(binary(), non_neg_integer(), native()) -> native().
 replica_new(_Domain, _Seed, _Shared) -> ?NIF.
@@ -263,6 +290,3 @@ replica_announce(_Replica, _Now) -> ?NIF.
 
 -spec replica_close(native(), millis()) -> actions().
 replica_close(_Replica, _Now) -> ?NIF.
-
--spec replica_status(native()) -> [map()].
-replica_status(_Replica) -> ?NIF.

@@ -60,11 +60,11 @@
 
 -type message_in() :: flush | open | reopen | tick |
                       {occupants, [ljid()]} |
-                      {support, binary(), boolean()} |
-                      {setup_result, binary(), binary(), mod_dmuc_nif:body() | undefined} |
+                      {support, binary(), boolean() | unknown} |
+                      {setup_result, binary(), binary(), mod_dmuc_nif:answer()} |
                       {report, binary(), mod_dmuc_nif:body()} |
                       {bounced, binary(), binary(), refused | unknown} |
-                      {close | status, {pid(), reference()}}.
+                      {close | links, {pid(), reference()}}.
 
 %%%===================================================================
 %%% Registry of MUC services
@@ -215,7 +215,7 @@ support_answer(#primary{host = MucHost, support = Support} = Primary, Domain, Re
     lists:foreach(
       fun(Room) ->
               #jid{luser = Name, lserver = MucHost} = jid:decode(Room),
-              tell_room(Primary, Name, {support, Domain, Answer == true})
+              tell_room(Primary, Name, {support, Domain, Answer})
       end, Rooms),
     next_question(Primary).
 
@@ -460,9 +460,10 @@ handle({close, Caller}, _Primary, _Jid) ->
     try close(get(?ROOM))
     after reply(Caller, closed)
     end;
-handle({status, Caller}, _Primary, _Jid) ->
+handle({links, Caller}, #primary{gen = Gen}, Jid) ->
     reply(Caller, case get(?ROOM) of
-                      #room{handle = Handle} -> mod_dmuc_nif:room_status(Handle);
+                      #room{handle = Handle} -> mod_dmuc_nif:room_links(Handle, mod_dmuc:now());
+                      {off, Gen} -> mod_dmuc_nif:failed(jid:encode(Jid));
                       _ -> []
                   end);
 handle(reopen, #primary{gen = Gen} = Primary, Jid) ->

@@ -3,7 +3,7 @@
 -module(mod_dmuc_server).
 -behaviour(gen_server).
 
--export([start/2, stop/1, quiesce/1, status/1]).
+-export([start/2, stop/1, quiesce/1, reload/2, host/1, links/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3]).
 
 -include("logger.hrl").
@@ -50,9 +50,27 @@ quiesce(Host) ->
     catch exit:_ -> ok
     end.
 
--spec status(binary()) -> map().
-status(Host) ->
-    gen_server:call(name(Host), status, timer:seconds(30)).
+%% Other options while everything goes on.
+-spec reload(binary(), gen_mod:opts()) -> ok | {error, binary()} | not_running.
+reload(Host, Opts) ->
+    call(Host, {reload, Opts}, ?CLOSE_TIMEOUT + timer:seconds(5)).
+
+%% Its options and counters, the MUC services whose rooms use links, and whether it accepts any.
+-spec host(binary()) -> {mod_dmuc_nif:native(), [binary()], boolean()} | not_running.
+host(Host) ->
+    call(Host, host, timer:seconds(5)).
+
+%% The links of a room, or of all and of the users.
+-spec links(binary(), all | binary()) -> [mod_dmuc_nif:row()] | not_running.
+links(Host, Room) ->
+    call(Host, {links, Room}, timer:seconds(30)).
+
+-spec call(binary(), term(), timeout()) -> term().
+call(Host, Request, Timeout) ->
+    try gen_server:call(name(Host), Request, Timeout)
+    catch exit:{Reason, _} when Reason == noproc; Reason == normal; Reason == shutdown ->
+            not_running
+    end.
 
 -spec name(binary()) -> atom().
 name(Host) ->
@@ -73,7 +91,7 @@ init([Host, Opts]) ->
             State = start_replica(start_primaries(#state{host = Host, opts = Opts,
                                                          shared = Shared})),
             mod_dmuc:add_hooks(Host),
-            self() ! find_rooms,
+            self() ! {find_rooms, State#state.muc_hosts},
             self() ! announce,
             self() ! drain,
             {ok, State};
@@ -86,10 +104,18 @@ handle_call(quiesce, _From, #state{quiet = true} = State) ->
     {reply, ok, State};
 handle_call(quiesce, _From, State) ->
     {reply, ok, do_quiesce(State)};
-handle_call(status, From, #state{rooms = Rooms, replica = Replica, shared = Shared} = State) ->
+handle_call({reload, Opts}, _From, #state{shared = Shared} = State) ->
+    case mod_dmuc_nif:shared_set(Shared, mod_dmuc_opts:native(Opts)) of
+        ok -> {reply, ok, other_options(State#state{opts = Opts})};
+        {error, _} = Error -> {reply, Error, State}
+    end;
+handle_call(host, _From, #state{shared = Shared, muc_hosts = MucHosts, replica = Replica} = State) ->
+    {reply, {Shared, MucHosts, Replica /= undefined}, State};
+handle_call({links, Wanted}, From, #state{rooms = Rooms, replica = Replica} = State) ->
     %% Rooms are asked elsewhere: they may be busy, and this process must not wait for them.
-    Local = [{Pid, Jid} || {Pid, {_, Jid, _}} <- maps:to_list(Rooms)],
-    spawn(fun() -> gen_server:reply(From, collect_status(Local, Replica, Shared)) end),
+    Local = [{Pid, Jid} || {Pid, {_, Jid, _}} <- maps:to_list(Rooms),
+                           Wanted == all orelse Wanted == jid:encode(Jid)],
+    spawn(fun() -> gen_server:reply(From, collect_links(Local, Replica, Wanted)) end),
     {noreply, State};
 handle_call(Request, From, State) ->
     ?WARNING_MSG("Unexpected call from ~p: ~p", [From, Request]),
@@ -154,7 +180,7 @@ handle_info(announce, #state{replica = #replica{handle = Handle} = Replica, quie
                    Actions = mod_dmuc_nif:replica_announce(Handle, mod_dmuc:now()),
                    mod_dmuc_replica:perform(Replica, Actions)
            end, State);
-handle_info(find_rooms, #state{muc_hosts = MucHosts, quiet = false} = State) ->
+handle_info({find_rooms, MucHosts}, #state{quiet = false} = State) ->
     Server = self(),
     [spawn(fun() -> find_rooms(Server, MucHost) end) || MucHost <- MucHosts],
     {noreply, State};
@@ -207,23 +233,52 @@ code_change(_OldVsn, State, _Extra) ->
 %%% Start and end of the roles
 %%%===================================================================
 -spec start_primaries(state()) -> state().
-start_primaries(#state{host = Host, opts = Opts, shared = Shared} = State) ->
+start_primaries(#state{shared = Shared, host = Host} = State) ->
+    MucHosts = wanted_hosts(State),
+    lists:foreach(fun(MucHost) -> start_primary(MucHost, Host, Shared) end, MucHosts),
+    State#state{muc_hosts = MucHosts}.
+
+-spec start_primary(binary(), binary(), mod_dmuc_nif:native()) -> ok.
+start_primary(MucHost, Host, Shared) ->
+    mod_dmuc_primary:register(
+      #primary{host = MucHost, server_host = Host, server = name(Host),
+               gen = make_ref(), shared = Shared,
+               support = mod_dmuc_nif:support_new(mod_dmuc:seed(), Shared)}).
+
+%% Roles that are wanted no more end, new ones begin, and what is due under the new options is done.
+-spec other_options(state()) -> state().
+other_options(#state{quiet = true} = State) ->
+    State;
+other_options(#state{host = Host, opts = Opts, shared = Shared, muc_hosts = Old, rooms = Rooms} =
+                  State0) ->
+    Wanted = wanted_hosts(State0),
+    {Kept, Gone} = lists:partition(
+                     fun({_, {_, #jid{lserver = MucHost}, _}}) -> lists:member(MucHost, Wanted) end,
+                     maps:to_list(Rooms)),
+    close_rooms([{Pid, Jid} || {Pid, {_, Jid, _}} <- Gone]),
+    [demonitor(Ref, [flush]) || {_, {Ref, _, _}} <- Gone],
+    lists:foreach(fun mod_dmuc_primary:unregister/1, Old -- Wanted),
+    lists:foreach(fun(MucHost) -> start_primary(MucHost, Host, Shared) end, Wanted -- Old),
+    [mod_dmuc_primary:tell(Pid, {Jid, tick}) || {Pid, {_, Jid, _}} <- Kept],
+    self() ! {find_rooms, Wanted -- Old},
+    self() ! tick,
+    State = State0#state{muc_hosts = Wanted, rooms = maps:from_list(Kept)},
+    case {gen_mod:get_opt(replica, Opts), State#state.replica} of
+        {true, undefined} -> self() ! announce, start_replica(State);
+        {false, #replica{}} -> close_replica(State);
+        _ -> State
+    end.
+
+-spec wanted_hosts(state()) -> [binary()].
+wanted_hosts(#state{host = Host, opts = Opts}) ->
     All = case gen_mod:is_loaded(Host, mod_muc) of
               true -> gen_mod:get_module_opt_hosts(Host, mod_muc);
               false -> []
           end,
-    MucHosts = case gen_mod:get_opt(muc_hosts, Opts) of
-                   all -> All;
-                   Some -> [H || H <- Some, is_served(Host, H, All)]
-               end,
-    lists:foreach(
-      fun(MucHost) ->
-              mod_dmuc_primary:register(
-                #primary{host = MucHost, server_host = Host, server = name(Host),
-                         gen = make_ref(), shared = Shared,
-                         support = mod_dmuc_nif:support_new(mod_dmuc:seed(), Shared)})
-      end, MucHosts),
-    State#state{muc_hosts = MucHosts}.
+    case gen_mod:get_opt(muc_hosts, Opts) of
+        all -> All;
+        Some -> [H || H <- Some, is_served(Host, H, All)]
+    end.
 
 -spec is_served(binary(), binary(), [binary()]) -> boolean().
 is_served(Host, MucHost, All) ->
@@ -336,11 +391,18 @@ arm(At, #state{wake = Old} = State) ->
     Timer1 = erlang:send_after(max(0, At - mod_dmuc:now()), self(), tick),
     State#state{wake = {At, Timer1}}.
 
--spec setup_body(iq() | timeout) -> mod_dmuc_nif:body() | undefined.
+-spec setup_body(iq() | timeout) -> mod_dmuc_nif:answer().
 setup_body(#iq{type = result} = IQ) ->
     case mod_dmuc_xml:element(IQ) of
         undefined -> undefined;
         El -> element(1, mod_dmuc_xml:incoming(El))
+    end;
+setup_body(#iq{type = error} = IQ) ->
+    case xmpp:get_error(IQ) of
+        #stanza_error{reason = Reason, sub_els = Els} when is_atom(Reason) ->
+            {refused, [Name || #xmlel{name = Name} <- Els] ++ [atom_to_binary(Reason, utf8)]};
+        _ ->
+            {refused, []}
     end;
 setup_body(_) ->
     undefined.
@@ -360,7 +422,7 @@ safely(Fun, #state{replica = Replica} = State) ->
 
 -spec drain() -> ok.
 drain() ->
-    {Records, Dropped} = mod_dmuc_nif:log_drain(?DRAIN_MOST),
+    {Records, Dropped} = mod_dmuc_nif:log_drain(?DRAIN_MOST, ejabberd_logger:get() == debug),
     lists:foreach(fun log/1, Records),
     case Dropped of
         0 -> ok;
@@ -373,21 +435,22 @@ log({warning, Text}) -> ?WARNING_MSG("mod_dmuc: ~ts", [Text]);
 log({info, Text}) -> ?INFO_MSG("mod_dmuc: ~ts", [Text]);
 log({debug, Text}) -> ?DEBUG("mod_dmuc: ~ts", [Text]).
 
--spec collect_status([{pid(), jid()}], #replica{} | undefined, mod_dmuc_nif:native()) -> map().
-collect_status(Rooms, Replica, Shared) ->
-    #{rooms => [{jid:encode(Jid), room_status(Pid, Jid)} || {Pid, Jid} <- Rooms],
-      links => case Replica of
-                   #replica{handle = Handle} -> mod_dmuc_nif:replica_status(Handle);
-                   undefined -> []
-               end,
-      counters => mod_dmuc_nif:counters(Shared)}.
+-spec collect_links([{pid(), jid()}], #replica{} | undefined, all | binary()) ->
+          [mod_dmuc_nif:row()].
+collect_links(Rooms, Replica, Wanted) ->
+    Own = lists:append([room_links(Pid, Jid) || {Pid, Jid} <- Rooms]),
+    Others = case Replica of
+                 #replica{handle = Handle} -> mod_dmuc_nif:replica_links(Handle, mod_dmuc:now());
+                 undefined -> []
+             end,
+    Own ++ [Row || Row <- Others, Wanted == all orelse lists:member(Wanted, Row)].
 
--spec room_status(pid(), jid()) -> [map()].
-room_status(Pid, Jid) ->
+-spec room_links(pid(), jid()) -> [mod_dmuc_nif:row()].
+room_links(Pid, Jid) ->
     Ref = monitor(process, Pid),
-    mod_dmuc_primary:tell(Pid, {Jid, {status, {self(), Ref}}}),
+    mod_dmuc_primary:tell(Pid, {Jid, {links, {self(), Ref}}}),
     receive
-        {Ref, Status} -> demonitor(Ref, [flush]), Status;
+        {Ref, Rows} -> demonitor(Ref, [flush]), Rows;
         {'DOWN', Ref, process, _, _} -> []
     after timer:seconds(2) ->
             demonitor(Ref, [flush]),

@@ -17,7 +17,14 @@ end
 -- server starts, rooms work as without it, and the reason stands in the module's status and, once for all
 -- hosts, in the log.
 local told = module:shared "/*/dmuc/told";
+local reports = module:shared "/*/dmuc/reports";
 local function off(reason)
+	-- A reload has left us links that nobody would look after.
+	function module.restore(saved)
+		if saved.role and saved.role.stop then saved.role.stop(); end
+	end
+	function module.unload() reports[module.host] = nil; end
+	reports[module.host] = { off = reason };
 	local text = ("dmuc is off for %s, rooms work as without it: %s"):format(module.host, reason);
 	if told[reason] and told[reason] ~= module.host then
 		module:set_status("error", text);
@@ -29,9 +36,12 @@ end
 local native, info = native_lib.load();
 if not native then return off(info); end
 local options, problem = options_lib.read(native);
-if not options then return off(problem); end
-local ok, shared = pcall(native.shared, options);
-if not ok then return off(tostring(shared)); end
+if not options then
+	if not module.reloading then return off(problem); end
+	-- What the links have stays in force, and may not go with a slip of the pen.
+	module:log("error", "The options are refused, dmuc goes on with those that it had: %s", problem);
+	options = {};
+end
 
 if is_muc then module:depends "muc"; end
 module:depends "disco";
@@ -42,13 +52,7 @@ local monotonic = require "util.time".monotonic;
 local last_now = math.floor(monotonic() * 1000);
 local core = {
 	native = native;
-	shared = shared;
-	-- The value of an option, set or default.
-	option = function (name)
-		for _, option in ipairs(native.options()) do
-			if option.name == name then return options[name] or option.default; end
-		end
-	end;
+	shared = native.shared(options);
 	-- Milliseconds on a clock that never goes backwards.
 	now = function ()
 		last_now = math.floor(monotonic() * 1000);
@@ -75,50 +79,54 @@ local role = module:require(is_muc and "primary" or "replica")(core);
 
 native_lib.start_log(native);
 
---- Counters of the core as statistics.
+--- What the core counts, as metrics.
 local measured = {};
 module:hook_global("stats-update", function ()
-	for name, value in pairs(core.shared:counters()) do
-		local counter = measured[name];
-		if not counter then
-			counter = { last = 0, count = module:measure(name, "counter") };
-			measured[name] = counter;
+	for _, metric in ipairs(core.shared:metrics()) do
+		local known = measured[metric.name];
+		if not known then
+			local family = module:metric(metric.kind, metric.name, "", metric.doc, {});
+			known = { last = 0, metric = family:with_labels() };
+			measured[metric.name] = known;
 		end
-		counter.count(value - counter.last);
-		counter.last = value;
+		if metric.kind == "gauge" then
+			known.metric:set(metric.value);
+		else
+			known.metric:add(metric.value - known.last);
+			known.last = metric.value;
+		end
 	end
 end);
 
---- The shell's commands. Each host that has the module adds itself here.
-local reports = module:shared "/*/dmuc/reports";
+--- What the shell shows. Each host that has the module adds itself here.
 reports[module.host] = {
-	status = role.status;
-	counters = function ()
-		local lines = {};
-		for name, value in pairs(core.shared:counters()) do
-			if value > 0 then lines[#lines + 1] = ("%s %s: %d"):format(module.host, name, value); end
-		end
-		table.sort(lines);
-		return lines;
+	links = role.links;
+	overview = function ()
+		local list = core.shared:overview();
+		table.insert(list, 1, { "role", is_muc and "primary" or "replica" });
+		return list;
 	end;
+	counters = function () return core.shared:counters(); end;
+	table = native.table;
 };
+module:require "shell"(reports);
 
-local function command(report, empty)
-	return function (_, host)
-		local lines = {};
-		for name, of_host in pairs(reports) do
-			if not host or host == name then
-				for _, line in ipairs(of_host[report]()) do lines[#lines + 1] = line; end
-			end
-		end
-		return true, lines[1] and table.concat(lines, "\n") or empty;
-	end;
+--- Other options, while links go on. Refused ones change nothing.
+local function apply(given)
+	core.shared:set(given);
+	options = given;
+	role.options_changed();
 end
 
-module:shared "/*/admin_shell/env".dmuc = {
-	status = command("status", "no links");
-	counters = command("counters", "nothing counted");
-};
+module:hook_global("config-reloaded", function ()
+	local given, wrong = options_lib.read(native);
+	if not given then
+		module:log("error", "The options are refused, dmuc goes on with those that it had: %s", wrong);
+	elseif not options_lib.equal(given, options) then
+		apply(given);
+		module:log("debug", "Other options are in force");
+	end
+end);
 
 function module.load()
 	module:log("debug", "dmuc %s, %s", info.version, is_muc and "primary" or "replica");
@@ -130,11 +138,15 @@ function module.save()
 end
 
 function module.restore(saved)
-	-- Handles of the core outlive a reload, since the library stays loaded; links and records go on. With
-	-- other options they have to be made anew.
-	if saved.abi == info.abi and saved.role and options_lib.equal(saved.options, options) then
+	-- Handles of the core outlive a reload, since the library stays loaded; links and records go on.
+	if saved.abi == info.abi and saved.role then
 		core.shared = saved.shared;
 		role.restore(saved.role);
+		if problem then
+			options = saved.options;
+		elseif not options_lib.equal(saved.options, options) then
+			apply(options);
+		end
 	else
 		role.replace(saved.role);
 	end

@@ -49,7 +49,7 @@ local function start_log(native)
 	local function drain()
 		local records, lost = native.drain_log();
 		for i = 1, #records do
-			module:log(records[i][1], "%s: %s", records[i][2], records[i][3]);
+			module:log(records[i][1], "%s", records[i][3]);
 		end
 		if lost > 0 then
 			module:log("warn", "%d log records of the core were lost", lost);

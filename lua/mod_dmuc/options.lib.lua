@@ -33,6 +33,9 @@ local function read(native)
 			end
 		end
 	end
+	-- What two options say together.
+	local ok, err = pcall(native.shared, set);
+	if not ok then return nil, (tostring(err):match("^[^\n]*")); end
 	return set;
 end
 

@@ -18,6 +18,8 @@ local setmetatable, pairs, ipairs, pcall, next = setmetatable, pairs, ipairs, pc
 local xmlns_disco_info = "http://jabber.org/protocol/disco#info";
 -- A question about support that is not answered in this many seconds counts as not answered.
 local disco_timeout = 30;
+-- The same for a set-up; as long as it may be waited for at all.
+local setup_timeout = 300;
 -- How often handles of rooms without remote occupants are looked for, in seconds.
 local sweep_interval = 60;
 -- A room whose core failed is linked anew after so many seconds; after the last it stays plain.
@@ -34,8 +36,6 @@ end
 return function (core)
 	local native, now, recent, is_from_server = core.native, core.now, core.recent, core.is_from_server;
 	local inspect = xml.inspector(native);
-
-	local setup_timeout = core.option("setup_timeout") / 1000;
 
 	local support;
 	-- Room JID -> { jid, room (the core's), buffer, poll, busy, todo, wake, failures }
@@ -169,18 +169,18 @@ return function (core)
 
 	--- Actions
 
-	-- Calls `answered` with the result, or with nothing. Not module:send_iq, which sends in the next turn
+	-- Calls `answered` with the result, or with nil and the error if one came. Not module:send_iq, which sends in the next turn
 	-- of the loop: what the room sends until then would overtake a set-up that does not know of it.
 	local function send_iq(stanza, timeout, answered)
 		local kind = s_find(stanza.attr.from, "@", 1, true) and "bare" or "host";
 		local result = ("iq-result/%s/%s"):format(kind, stanza.attr.id);
 		local failure = ("iq-error/%s/%s"):format(kind, stanza.attr.id);
 		local timer, on_result, on_error;
-		local function finish(reply)
+		local function finish(reply, err)
 			module:unhook(result, on_result);
 			module:unhook(failure, on_error);
 			timer:stop();
-			answered(reply);
+			answered(reply, err);
 		end
 		function on_result(event)
 			if event.stanza.attr.from ~= stanza.attr.to then return; end
@@ -189,7 +189,7 @@ return function (core)
 		end
 		function on_error(event)
 			if event.stanza.attr.from ~= stanza.attr.to then return; end
-			finish(nil);
+			finish(nil, event.stanza);
 			return true;
 		end
 		module:hook(result, on_result, 1);
@@ -211,7 +211,7 @@ return function (core)
 		for _, jid in ipairs(support:answered(now(), domain, yes)) do
 			local handle = handles[jid];
 			if handle then
-				run(handle, function (room) return room:support(now(), domain, yes == true); end);
+				run(handle, function (room) return room:support(now(), domain, yes); end);
 			end
 		end
 		local waiting = support:next_question();
@@ -260,11 +260,23 @@ return function (core)
 			:add_child(xml.build(action.body, find)));
 	end
 
+	-- The names of the conditions of an error.
+	local function conditions(stanza)
+		local list = {};
+		for child in stanza:get_child("error"):childtags() do list[#list + 1] = child.name; end
+		return list;
+	end
+
 	function performers.setup(handle, action, find)
 		local domain, id = action.to, action.id;
 		local iq = st.iq({ type = "set", from = handle.jid, to = domain, id = id }):add_child(xml.build(action.body, find));
-		send_iq(iq, setup_timeout, guarded("Answer to a set-up", function (reply)
+		-- The core gives up earlier than this.
+		send_iq(iq, setup_timeout, guarded("Answer to a set-up", function (reply, err)
 			if handle.dead then return; end
+			if err and err:get_child("error") then
+				run(handle, function (room) return room:setup_refused(now(), domain, id, conditions(err)); end);
+				return;
+			end
 			local link = reply and reply:get_child("link", xml.xmlns);
 			run(handle, function (room) return room:setup_result(now(), domain, id, link); end);
 		end));
@@ -574,10 +586,10 @@ return function (core)
 				if handle.dead then
 					if not live[jid] then handles[jid] = nil; end
 				else
-					local ok, status = pcall(handle.room.status, handle.room);
+					local ok, links = pcall(handle.room.links, handle.room, now());
 					if not ok then
-						discard(handle, "The core", status);
-					elseif not status[1] then
+						discard(handle, "The core", links);
+					elseif not links[1] then
 						end_handle(handle);
 					end
 				end
@@ -627,19 +639,22 @@ return function (core)
 		role.start();
 	end
 
-	function role.status()
-		local lines = {};
-		for jid, handle in pairs(handles) do
-			if handle.dead then
-				lines[#lines + 1] = jid .. " plain after an internal error";
-			else
-				for _, s in ipairs(handle.room:status()) do
-					lines[#lines + 1] = ("%s -> %s: %s, %d occupants, seq %s, %s unacknowledged%s"):format(jid, s.domain, s.state, s.occupants,
-						tostring(s.seq), tostring(s.unacked), s.reason and s.reason ~= "" and " (" .. s.reason .. ")" or "");
-				end
-			end
+	--- Something may be due under them.
+	function role.options_changed()
+		for _, handle in pairs(handles) do
+			if not handle.dead then run(handle, function (room) return room:tick(now()); end); end
 		end
-		return lines;
+	end
+
+	--- Rows for the operator.
+	function role.links()
+		local rows = {};
+		for _, handle in pairs(handles) do
+			local of_room = handle.dead and native.failed(handle.jid) or handle.room:links(now());
+			for _, row in ipairs(of_room) do rows[#rows + 1] = row; end
+		end
+		table.sort(rows, function (a, b) return a.room .. " " .. a.peer < b.room .. " " .. b.peer; end);
+		return rows;
 	end
 
 	return role;

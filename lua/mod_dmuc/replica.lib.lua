@@ -350,7 +350,7 @@ return function (core)
 	end
 
 	function role.save()
-		return { replica = not broken and replica or nil, wake = wake, handled = handled };
+		return { replica = not broken and replica or nil, wake = wake, handled = handled, stop = role.stop };
 	end
 
 	function role.restore(saved)
@@ -372,13 +372,13 @@ return function (core)
 		end);
 	end
 
-	function role.status()
-		local lines = {};
-		if broken then return { module.host .. " plain after an internal error" }; end
-		for _, link in ipairs(replica:status()) do
-			lines[#lines + 1] = ("%s <- %s: %d sessions, seq %s"):format(module.host, link.room, link.occupants, tostring(link.seq));
-		end
-		return lines;
+	--- Something may be due under them.
+	function role.options_changed() if not broken then arm(now()); end end
+
+	--- Rows for the operator.
+	function role.links()
+		if broken then return {}; end
+		return replica:links(now());
 	end
 
 	return role;

@@ -17,7 +17,38 @@ macro_rules! options {
             }
         }
 
+        /// The options in force. A host may set others while its links are up.
+        #[derive(Debug)]
+        pub struct Options { $($name: AtomicU64,)* }
+
+        impl Options {
+            $($(#[doc = $doc])* pub fn $name(&self) -> u64 {
+                self.$name.load(Ordering::Relaxed)
+            })*
+
+            /// What is in force now.
+            pub fn get(&self) -> Config {
+                Config { $($name: self.$name(),)* }
+            }
+
+            /// From here on these are in force. What a link has agreed on at its set-up stays with it.
+            pub fn set(&self, config: &Config) {
+                $(self.$name.store(config.$name, Ordering::Relaxed);)*
+            }
+        }
+
+        impl From<Config> for Options {
+            fn from(config: Config) -> Self {
+                Options { $($name: AtomicU64::new(config.$name),)* }
+            }
+        }
+
         impl Config {
+            /// The value of each option, in the order of [`Config::OPTIONS`].
+            pub fn values(&self) -> Vec<u64> {
+                vec![$(self.$name,)*]
+            }
+
             /// Name, default, least, most and meaning of every option.
             pub const OPTIONS: &[OptionDef] = &[$(OptionDef {
                 name: stringify!($name), unit: Unit::$unit, default: $default, min: $min, max: $max,
@@ -162,11 +193,6 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Milliseconds after the last acknowledgement for which a primary keeps what follows, at most.
-    pub(crate) fn longest_hold(&self) -> u64 {
-        self.ack_timeout + self.hold_time
-    }
-
     /// The defaults with these options set.
     pub fn from_pairs(pairs: &[(&str, u64)]) -> Result<Self, ConfigError> {
         let mut config = Config::default();
@@ -180,13 +206,25 @@ impl Config {
     }
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Config::default().into()
+    }
+}
+
 /// What the rooms and the replica of one host have in common.
 #[derive(Debug, Default)]
 pub struct Shared {
     /// Options.
-    pub config: Config,
+    pub config: Options,
     /// Counters.
     pub counters: Counters,
+    /// Links that are up, of rooms; those that are split or ending too.
+    links: AtomicU64,
+    /// Those of them whose stream is broken.
+    splits: AtomicU64,
+    /// Links that the replica has.
+    accepted: AtomicU64,
     /// Bytes that wait on all links, in what is not acknowledged and in queues.
     waiting: AtomicU64,
     /// Slots of the replicas of all links.
@@ -196,7 +234,23 @@ pub struct Shared {
 impl Shared {
     /// With these options and all counters at zero.
     pub fn new(config: Config) -> Arc<Self> {
-        Arc::new(Shared { config, ..Shared::default() })
+        Arc::new(Shared { config: config.into(), ..Shared::default() })
+    }
+
+    /// What there is at this moment: name, meaning and number.
+    pub fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let now = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
+        vec![
+            ("links", "Links of rooms that are up, split or ending.", now(&self.links)),
+            ("links_broken", "Those of them whose stream is broken.", now(&self.splits)),
+            (
+                "links_served",
+                "Links that the users of this host are served by.",
+                now(&self.accepted),
+            ),
+            ("waiting_bytes", "Bytes that wait on all links.", self.waiting()),
+            ("slots", "Stanzas known to be kept by replicas.", self.slots()),
+        ]
     }
 
     /// Bytes that wait on all links of the host.
@@ -229,12 +283,37 @@ impl Share {
         Share { shared: shared.clone(), total: |shared| &shared.slots, amount: 0 }
     }
 
+    /// One link that is up.
+    pub fn of_link(shared: &Arc<Shared>) -> Self {
+        Share::one(shared, |shared| &shared.links)
+    }
+
+    /// One link whose stream is broken.
+    pub fn of_split(shared: &Arc<Shared>) -> Self {
+        Share::one(shared, |shared| &shared.splits)
+    }
+
+    /// One link at the replica.
+    pub fn of_accepted(shared: &Arc<Shared>) -> Self {
+        Share::one(shared, |shared| &shared.accepted)
+    }
+
+    fn one(shared: &Arc<Shared>, total: fn(&Shared) -> &AtomicU64) -> Self {
+        let mut share = Share { shared: shared.clone(), total, amount: 0 };
+        share.add(1);
+        share
+    }
+
     /// One with nothing yet, of the same.
     pub fn another(&self) -> Self {
         Share { shared: self.shared.clone(), total: self.total, amount: 0 }
     }
 
     pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub fn owner(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -269,6 +348,16 @@ mod tests {
             assert!((option.min..=option.max).contains(&option.default), "{}", option.name);
             Config::default().set(option.name, option.default).expect("default");
         }
+    }
+
+    #[test]
+    fn other_options_are_in_force_at_once() {
+        let shared = Shared::new(Config::default());
+        let other = Config::from_pairs(&[("ack_every", 7)]).expect("options");
+        shared.config.set(&other);
+        assert_eq!(shared.config.ack_every(), 7);
+        assert_eq!(shared.config.get(), other);
+        assert_eq!(other.values().len(), Config::OPTIONS.len());
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
         /// Names of the counters.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter { $($(#[$doc])* $variant,)* }
+        pub enum Counter { $($(#[doc = $doc])* $variant,)* }
 
         const NAMES: &[&str] = &[$($name,)*];
+
+        /// What each counts.
+        const DOCS: &[&str] = &[$(concat!($($doc,)*),)*];
     };
 }
 
@@ -17,6 +20,13 @@ counters! {
     EnvelopesSent = "envelopes_sent",
     /// Copies that plain MUC would have sent and that went in envelopes.
     CopiesCarried = "copies_carried",
+    /// Bytes of the carried copies as plain MUC would have sent them, without their `to`.
+    CarriedBytes = "carried_bytes",
+    /// Stanzas sent and received for links by the primary: envelopes, set-ups, questions, answers;
+    /// and carried copies that went plainly in the end.
+    LinkStanzas = "link_stanzas",
+    /// Bytes of these, rather too many than too few.
+    LinkBytes = "link_bytes",
     /// Copies sent plainly by the core: refused, oversize, queued, or to sessions outside a link.
     CopiesPlain = "copies_plain",
     /// `cast` operations sent.
@@ -100,6 +110,18 @@ impl Default for Counters {
 impl Counters {
     pub(crate) fn add(&self, counter: Counter, n: u64) {
         self.0[counter as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes note of stanzas for links.
+    pub(crate) fn cost(&self, stanzas: u64, bytes: u64) {
+        self.add(Counter::LinkStanzas, stanzas);
+        self.add(Counter::LinkBytes, bytes);
+    }
+
+    /// All counters with their names and meanings.
+    pub fn described(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let values = self.snapshot().into_iter();
+        values.zip(DOCS).map(|((name, value), doc)| (name, doc.trim(), value)).collect()
     }
 
     /// The value of one counter.

@@ -43,10 +43,11 @@ mod room;
 mod slots;
 mod support;
 mod time;
+pub mod view;
 
 pub use action::{Action, Actions};
 pub use audience::Class;
-pub use config::{Config, ConfigError, Shared, Unit};
+pub use config::{Config, ConfigError, Options, Shared, Unit};
 pub use counters::{Counter, Counters};
 pub use element::{Element, Incoming, Payload, PayloadIn};
 pub use facts::Facts;

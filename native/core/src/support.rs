@@ -78,7 +78,7 @@ impl Support {
             self.shared.counters.add(Counter::LimitHit, 1);
             return Answer::No;
         }
-        let asked = self.in_flight < self.shared.config.support_in_flight;
+        let asked = self.in_flight < self.shared.config.support_in_flight();
         let rooms = HashSet::from([room.to_owned()]);
         self.entries.insert(domain.to_owned(), Entry::Open { rooms, asked });
         if asked {
@@ -106,9 +106,9 @@ impl Support {
         };
         // No answer at all says little: the domain may just be starting.
         let keep = match yes {
-            Some(true) => self.shared.config.support_yes,
-            Some(false) => self.shared.config.support_no,
-            None => self.shared.config.support_no.min(self.shared.config.retry_min * 2),
+            Some(true) => self.shared.config.support_yes(),
+            Some(false) => self.shared.config.support_no(),
+            None => self.shared.config.support_no().min(self.shared.config.retry_min() * 2),
         };
         let until = now + self.jitter(keep);
         self.entries.insert(domain.to_owned(), Entry::Known { yes: yes == Some(true), until });
@@ -118,7 +118,7 @@ impl Support {
     /// The next domain to ask, when questions waited for [`crate::Config::support_in_flight`].
     /// Call after [`Support::answered`] until there is none.
     pub fn next_question(&mut self) -> Option<String> {
-        if self.in_flight >= self.shared.config.support_in_flight {
+        if self.in_flight >= self.shared.config.support_in_flight() {
             return None;
         }
         let domain = self.queue.pop_front()?;
@@ -135,7 +135,7 @@ impl Support {
         if !matches!(self.entries.get(domain), Some(Entry::Open { .. }))
             && self.make_room(now, domain)
         {
-            let until = now + self.jitter(self.shared.config.support_yes);
+            let until = now + self.jitter(self.shared.config.support_yes());
             self.entries.insert(domain.to_owned(), Entry::Known { yes: true, until });
         }
     }
@@ -160,7 +160,7 @@ impl Support {
         if !matches!(self.entries.get(domain), Some(Entry::Open { .. }))
             && self.make_room(now, domain)
         {
-            let until = now + remaining.min(self.shared.config.support_yes);
+            let until = now + remaining.min(self.shared.config.support_yes());
             self.entries.insert(domain.to_owned(), Entry::Known { yes, until });
         }
     }
@@ -171,7 +171,7 @@ impl Support {
     }
 
     fn make_room(&mut self, now: Millis, domain: &str) -> bool {
-        let most = self.shared.config.support_entries as usize;
+        let most = self.shared.config.support_entries() as usize;
         if self.entries.len() >= most && !self.entries.contains_key(domain) {
             self.entries.retain(|_, entry| match entry {
                 Entry::Known { until, .. } => now < *until,

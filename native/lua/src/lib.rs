@@ -12,6 +12,7 @@ mod logs;
 mod pack;
 mod primary;
 mod replica;
+mod view;
 mod xml;
 
 use std::sync::Arc;
@@ -27,15 +28,25 @@ impl LuaUserData for SharedHandle {
         methods.add_method("counters", |lua, this, ()| {
             lua.create_table_from(this.0.counters.snapshot())
         });
+        // set { option = number, … }: other options, for links that are up too.
+        methods.add_method("set", |_, this, options: LuaTable| {
+            this.0.config.set(&config(&options)?);
+            Ok(())
+        });
+        methods.add_method("overview", |lua, this, ()| view::overview(lua, &this.0));
+        methods.add_method("metrics", |lua, this, ()| view::metrics(lua, &this.0));
     }
 }
 
 /// `shared { option = number, … }`; an unknown option or one out of range is an error.
 fn shared(_: &Lua, options: LuaTable) -> LuaResult<SharedHandle> {
+    Ok(SharedHandle(Shared::new(config(&options)?)))
+}
+
+fn config(options: &LuaTable) -> LuaResult<Config> {
     let pairs = options.pairs::<String, u64>().collect::<LuaResult<Vec<_>>>()?;
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    let config = Config::from_pairs(&pairs).map_err(LuaError::external)?;
-    Ok(SharedHandle(Shared::new(config)))
+    Config::from_pairs(&pairs).map_err(LuaError::external)
 }
 
 fn info(lua: &Lua, (): ()) -> LuaResult<LuaTable> {
@@ -82,6 +93,9 @@ fn dmuc_native(lua: &Lua) -> LuaResult<LuaTable> {
     module.set("digest", lua.create_function(inspect::of_bytes)?)?;
     module.set("is_envelope_id", lua.create_function(primary::is_envelope_id)?)?;
     module.set("is_question_id", lua.create_function(replica::is_question_id)?)?;
+    module.set("columns", lua.create_function(view::columns)?)?;
+    module.set("failed", lua.create_function(view::failed)?)?;
+    module.set("table", lua.create_function(view::table)?)?;
     module.set("drain_log", lua.create_function(logs::drain)?)?;
     Ok(module)
 }

@@ -8,6 +8,7 @@ use crate::decode::{self, facts, millis};
 use crate::encode;
 use crate::handle::Handle;
 use crate::inspect;
+use crate::view;
 
 /// `is_envelope_id(id)`: whether an error with this id may be about an envelope.
 pub fn is_envelope_id(_: &Lua, id: LuaString) -> LuaResult<bool> {
@@ -134,14 +135,25 @@ impl LuaUserData for RoomHandle {
             let room = this.0.get()?;
             encode::actions(lua, &|payload| room.token_of(payload), &actions)
         });
-        methods.add_method_mut("support", |lua, this, (now, domain, yes): (u64, String, bool)| {
-            this.act(lua, |room| room.support(millis(now), &domain, yes))
-        });
+        methods.add_method_mut(
+            "support",
+            |lua, this, (now, domain, yes): (u64, String, Option<bool>)| {
+                this.act(lua, |room| room.support(millis(now), &domain, yes))
+            },
+        );
         methods.add_method_mut(
             "setup_result",
             |lua, this, (now, domain, id, answer): (u64, String, String, Option<LuaTable>)| {
                 let answer = answer.map(|table| decode::element(&table, None)).transpose()?;
                 this.act(lua, |room| room.setup_result(millis(now), &domain, &id, answer.as_ref()))
+            },
+        );
+        // setup_refused(now, domain, id, conditions): it was answered with an error.
+        methods.add_method_mut(
+            "setup_refused",
+            |lua, this, (now, domain, id, conditions): (u64, String, String, Vec<String>)| {
+                let conditions: Vec<&str> = conditions.iter().map(String::as_str).collect();
+                this.act(lua, |room| room.setup_refused(millis(now), &domain, &id, &conditions))
             },
         );
         methods.add_method_mut(
@@ -169,21 +181,8 @@ impl LuaUserData for RoomHandle {
         methods.add_method_mut("close", |lua, this, now: u64| {
             this.act(lua, |room| room.close(millis(now)))
         });
-        methods.add_method_mut("status", |lua, this, ()| {
-            let status = this.0.call(|room| room.status())?;
-            let list = lua.create_table_with_capacity(status.len(), 0)?;
-            for domain in status {
-                let entry = lua.create_table()?;
-                entry.raw_set("domain", &*domain.domain)?;
-                entry.raw_set("state", domain.state)?;
-                entry.raw_set("epoch", domain.epoch)?;
-                entry.raw_set("occupants", domain.occupants)?;
-                entry.raw_set("seq", domain.seq)?;
-                entry.raw_set("unacked", domain.unacked)?;
-                entry.raw_set("reason", domain.reason)?;
-                list.raw_push(entry)?;
-            }
-            Ok(list)
+        methods.add_method_mut("links", |lua, this, now: u64| {
+            view::rows(lua, this.0.call(|room| room.links(millis(now)))?)
         });
     }
 }

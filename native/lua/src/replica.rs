@@ -7,6 +7,7 @@ use crate::SharedHandle;
 use crate::decode::{self, facts, millis};
 use crate::encode;
 use crate::handle::Handle;
+use crate::view;
 
 pub struct ReplicaHandle(Handle<Replica>);
 
@@ -99,18 +100,8 @@ impl LuaUserData for ReplicaHandle {
         methods.add_method_mut("close", |lua, this, now: u64| {
             this.act(lua, |replica| replica.close(millis(now)))
         });
-        methods.add_method_mut("status", |lua, this, ()| {
-            let status = this.0.call(|replica| replica.status())?;
-            let list = lua.create_table_with_capacity(status.len(), 0)?;
-            for link in status {
-                let entry = lua.create_table()?;
-                entry.raw_set("room", &*link.room)?;
-                entry.raw_set("epoch", &*link.epoch)?;
-                entry.raw_set("occupants", link.occupants)?;
-                entry.raw_set("seq", link.seq)?;
-                list.raw_push(entry)?;
-            }
-            Ok(list)
+        methods.add_method_mut("links", |lua, this, now: u64| {
+            view::rows(lua, this.0.call(|replica| replica.links(millis(now)))?)
         });
     }
 }

@@ -14,6 +14,7 @@ mod replica;
 mod room;
 mod support;
 mod terms;
+mod view;
 
 use std::sync::Arc;
 
@@ -59,6 +60,22 @@ fn shared_new<'a>(env: Env<'a>, pairs: Vec<(&str, u64)>) -> Term<'a> {
     }
 }
 
+/// Other options for links that may be up: `ok` or `{error, Text}`, and then nothing has changed.
+#[rustler::nif]
+fn shared_set<'a>(
+    env: Env<'a>,
+    shared: ResourceArc<SharedHandle>,
+    pairs: Vec<(&str, u64)>,
+) -> Term<'a> {
+    match Config::from_pairs(&pairs) {
+        Ok(config) => {
+            shared.0.config.set(&config);
+            terms::atoms::ok().encode(env)
+        }
+        Err(reason) => (terms::atoms::error(), reason.to_string()).encode(env),
+    }
+}
+
 /// `[{Name, Value}]` of all counters.
 #[rustler::nif]
 fn counters(shared: ResourceArc<SharedHandle>) -> Vec<(&'static str, u64)> {
@@ -78,8 +95,10 @@ fn is_question_id(id: &str) -> bool {
 }
 
 /// Takes at most `most` waiting log records, and the number of records lost since the last call.
+/// Those at debug are collected from here on if `debug`.
 #[rustler::nif]
-fn log_drain(most: usize) -> NifResult<(Vec<(rustler::Atom, String)>, u64)> {
+fn log_drain(most: usize, debug: bool) -> NifResult<(Vec<(rustler::Atom, String)>, u64)> {
+    logger::level(debug);
     Ok(logger::drain(most))
 }
 

@@ -45,6 +45,11 @@ pub(crate) fn install() {
     }
 }
 
+/// Whether records at debug are wanted.
+pub(crate) fn level(debug: bool) {
+    log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
+}
+
 /// At most `most` records, oldest first, and how many were dropped since the last call.
 pub(crate) fn drain(most: usize) -> (Vec<(Atom, String)>, u64) {
     let records =

@@ -7,7 +7,7 @@ use rustler::{Atom, Encoder, Env, NifResult, Resource, ResourceArc, Term};
 use crate::SharedHandle;
 use crate::terms::{actions, atoms, element_in, jid};
 
-pub(crate) struct ReplicaHandle(Mutex<Replica>);
+pub(crate) struct ReplicaHandle(pub Mutex<Replica>);
 
 #[rustler::resource_impl]
 impl Resource for ReplicaHandle {}
@@ -185,21 +185,4 @@ fn replica_announce(env: Env<'_>, replica: Handle, now: u64) -> Term<'_> {
 #[rustler::nif(schedule = "DirtyCpu")]
 fn replica_close(env: Env<'_>, replica: Handle, now: u64) -> Term<'_> {
     actions(env, &replica.0.lock().close(Millis(now)))
-}
-
-/// A list of maps, one for each link.
-#[rustler::nif(schedule = "DirtyCpu")]
-fn replica_status(env: Env<'_>, replica: Handle) -> NifResult<Term<'_>> {
-    let status = replica.0.lock().status();
-    let mut list = Vec::with_capacity(status.len());
-    for s in &status {
-        let pairs = [
-            (atoms::room(), s.room.encode(env)),
-            (atoms::epoch(), s.epoch.encode(env)),
-            (atoms::occupants(), s.occupants.encode(env)),
-            (atoms::seq(), s.seq.encode(env)),
-        ];
-        list.push(Term::map_from_pairs(env, &pairs)?);
-    }
-    Ok(list.encode(env))
 }

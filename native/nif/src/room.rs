@@ -9,7 +9,7 @@ use rustler::{
 use crate::terms::{Jids, Reuse, actions, actions_out, atoms, element_in, jid, text};
 use crate::{SharedHandle, digest};
 
-pub(crate) struct RoomHandle(Mutex<Room>, Mutex<Jids>);
+pub(crate) struct RoomHandle(pub Mutex<Room>, Mutex<Jids>);
 
 #[rustler::resource_impl]
 impl Resource for RoomHandle {}
@@ -206,12 +206,13 @@ fn payload_in<'a>(payload: Term<'a>) -> NifResult<(PayloadIn, Term<'a>)> {
     Ok((stanza, xmlel))
 }
 
+/// `Yes` is a boolean, or another atom for no answer.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn room_support<'a>(env: Env<'a>, room: Handle, now: u64, domain: &str, yes: bool) -> Term<'a> {
-    actions(env, &room.0.lock().support(Millis(now), domain, yes))
+fn room_support<'a>(env: Env<'a>, room: Handle, now: u64, domain: &str, yes: Term<'a>) -> Term<'a> {
+    actions(env, &room.0.lock().support(Millis(now), domain, yes.decode::<bool>().ok()))
 }
 
-/// `Body` is `{Xmlel, Payloads}` or `undefined`.
+/// `Body` is `{Xmlel, Payloads}`, `undefined`, or `{refused, [Condition]}` for an error.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn room_setup_result<'a>(
     env: Env<'a>,
@@ -221,6 +222,12 @@ fn room_setup_result<'a>(
     id: &str,
     body: Term<'a>,
 ) -> NifResult<Term<'a>> {
+    if let Ok((tag, conditions)) = body.decode::<(Atom, Vec<&str>)>()
+        && tag == atoms::refused()
+    {
+        let now = Millis(now);
+        return Ok(actions(env, &room.0.lock().setup_refused(now, domain, id, &conditions)));
+    }
     let body = match body.decode::<(Term, Term)>() {
         Ok((xmlel, payloads)) => Some(element_in(xmlel, payloads)?),
         Err(_) => None,
@@ -275,24 +282,4 @@ fn room_tick(env: Env<'_>, room: Handle, now: u64) -> Term<'_> {
 #[rustler::nif(schedule = "DirtyCpu")]
 fn room_close(env: Env<'_>, room: Handle, now: u64) -> Term<'_> {
     actions(env, &room.0.lock().close(Millis(now)))
-}
-
-/// A list of maps, one for each domain with occupants.
-#[rustler::nif(schedule = "DirtyCpu")]
-fn room_status(env: Env<'_>, room: Handle) -> NifResult<Term<'_>> {
-    let status = room.0.lock().status();
-    let mut list = Vec::with_capacity(status.len());
-    for s in &status {
-        let pairs = [
-            (atoms::domain(), s.domain.encode(env)),
-            (atoms::state(), s.state.encode(env)),
-            (atoms::epoch(), s.epoch.encode(env)),
-            (atoms::occupants(), s.occupants.encode(env)),
-            (atoms::seq(), s.seq.encode(env)),
-            (atoms::unacked(), s.unacked.encode(env)),
-            (atoms::reason(), s.reason.encode(env)),
-        ];
-        list.push(Term::map_from_pairs(env, &pairs)?);
-    }
-    Ok(list.encode(env))
 }

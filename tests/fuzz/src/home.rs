@@ -268,7 +268,7 @@ impl Home {
                 }
                 Action::Report { to, body, .. } => {
                     let told = body.children.iter().filter(|child| child.name == "refuse").count();
-                    let most = MAX_REFUSALS.min(4 * self.shared.config.max_audience as usize);
+                    let most = MAX_REFUSALS.min(4 * self.shared.config.max_audience() as usize);
                     assert!(told <= most, "{told} refusals");
                     said.push(Said::Dmuc { to, body: wordless(&body) });
                 }
@@ -313,16 +313,16 @@ impl Home {
     fn look(&self) {
         let config = &self.shared.config;
         let status = self.replica.status();
-        assert!(status.len() as u64 <= config.max_links);
+        assert!(status.len() as u64 <= config.max_links());
         let mut of_domain: BTreeMap<&str, u64> = BTreeMap::new();
         let mut bytes = 0;
         for link in &status {
-            assert!(link.occupants <= config.max_audience && link.slots <= config.max_slots);
-            assert!(link.slot_bytes <= config.max_slot_bytes);
+            assert!(link.occupants <= config.max_audience() && link.slots <= config.max_slots());
+            assert!(link.slot_bytes <= config.max_slot_bytes());
             *of_domain.entry(jid::domain(&link.room)).or_default() += 1;
             bytes += link.slot_bytes;
         }
-        assert!(bytes <= config.max_slot_bytes_total);
-        assert!(of_domain.values().all(|links| *links <= config.max_links_per_domain));
+        assert!(bytes <= config.max_slot_bytes_total());
+        assert!(of_domain.values().all(|links| *links <= config.max_links_per_domain()));
     }
 }

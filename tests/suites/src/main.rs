@@ -14,6 +14,7 @@ mod joins;
 mod link;
 mod native;
 mod normal;
+mod operations;
 mod oracle;
 mod packages;
 mod planted;
@@ -23,6 +24,7 @@ mod runner;
 mod scene;
 mod traffic;
 mod transparency;
+mod view;
 
 use std::process::ExitCode;
 
@@ -70,6 +72,7 @@ fn suites(random: &random::Arguments) -> Vec<Suite> {
         hostile::suite(),
         native::suite(),
         bench::suite(),
+        operations::suite(),
         planted::suite(),
         packages::suite(),
         random::suite(random),

@@ -8,6 +8,7 @@ use roaring::RoaringBitmap;
 use super::slots::Slots;
 use crate::Millis;
 use crate::audience::Audience;
+use crate::config::Share;
 use crate::ops::Refused;
 
 /// Refusals in one report, some 30 kB; the rest goes with the next.
@@ -59,6 +60,16 @@ pub(super) struct Link {
     pub asked: Option<Millis>,
     /// When leaves are repeated that the room may not have got.
     pub repeat: Option<Millis>,
+    /// Whether operations may carry slots: the answer to the set-up has offered some.
+    pub has_slots: bool,
+    /// When it came up.
+    pub since: Millis,
+    /// Copies that it has delivered.
+    pub copies: u64,
+    /// Stanzas that it has taken for that: envelopes, reports, the set-up and its answer.
+    pub stanzas: u64,
+    /// Counts for the host.
+    pub _counted: Share,
 }
 
 impl Link {

@@ -5,6 +5,7 @@ mod envelope;
 mod link;
 mod silence;
 mod slots;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,9 +20,11 @@ pub use self::silence::is_question_id;
 use self::silence::{Doubt, Farewells};
 use self::slots::Slots;
 use crate::audience::Audience;
+use crate::config::Share;
 use crate::consent::{Change, Consents, Most, Record};
 use crate::ops::{self, LinkAccept, LinkOffer, Op, Report};
 use crate::time::Alarm;
+use crate::view::LinkRow;
 use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, indexes, jid};
 
 /// Rooms to which the replica announces itself in one go.
@@ -124,12 +127,12 @@ impl Replica {
     pub fn outgoing(&mut self, now: Millis, session: &str, to: &str, facts: Facts) -> bool {
         let size = |n| usize::try_from(n).unwrap_or(usize::MAX);
         let most = Most {
-            in_all: size(self.shared.config.max_consents),
-            of_session: size(self.shared.config.max_consents_per_session),
+            in_all: size(self.shared.config.max_consents()),
+            of_session: size(self.shared.config.max_consents_per_session()),
         };
         let change = self.consents.outgoing(now, session, to, facts, most);
         if facts.is_unavailable() && change == Change::Changed {
-            self.alarm.by(now + self.shared.config.consent_expiry);
+            self.alarm.by(now + self.shared.config.consent_expiry());
         }
         if change == Change::Full {
             self.shared.counters.add(Counter::LimitHit, 1);
@@ -311,13 +314,13 @@ impl Replica {
         let domain = jid::domain(from);
         let of_domain = self.per_domain.get(domain).copied().unwrap_or(0);
         if !known
-            && (self.links.len() as u64 >= config.max_links
-                || of_domain as u64 >= config.max_links_per_domain)
+            && (self.links.len() as u64 >= config.max_links()
+                || of_domain as u64 >= config.max_links_per_domain())
         {
             return Err(LIMIT);
         }
-        if u64::from(offer.size) > config.max_audience
-            || element.children.len() as u64 > config.max_audience
+        if u64::from(offer.size) > config.max_audience()
+            || element.children.len() as u64 > config.max_audience()
         {
             return Err(LIMIT);
         }
@@ -345,6 +348,11 @@ impl Replica {
             ping: offer.ping,
             asked: None,
             repeat: Some(now + silence::AGAIN),
+            has_slots: false,
+            since: now,
+            copies: 0,
+            stanzas: 2,
+            _counted: Share::of_accepted(&self.shared),
         };
         for child in &element.children {
             match Op::read(child, 0) {
@@ -381,9 +389,9 @@ impl Replica {
         }
         let mut accept = LinkAccept {
             epoch: offer.epoch,
-            max_bytes: self.shared.config.max_envelope_bytes,
+            max_bytes: self.shared.config.max_envelope_bytes(),
             slots: 0,
-            slot_bytes: self.shared.config.max_slot_bytes,
+            slot_bytes: self.shared.config.max_slot_bytes(),
             refused: refused.clone(),
         };
         self.shared.counters.add(Counter::Withheld, refused.len());
@@ -404,16 +412,21 @@ impl Replica {
         }
         link.refused = refused;
         self.shared.counters.add(Counter::LinksAccepted, 1);
-        log::info!("{from}: link is up with {} sessions", link.audience.seats.all().len());
+        log::info!(
+            "{from}: link for {} is up: {} sessions",
+            self.domain,
+            link.audience.seats.all().len()
+        );
         self.alarm.by(link.next_silence());
         if !known {
             *self.per_domain.entry(domain.into()).or_default() += 1;
         }
+        if self.slot_bytes < self.shared.config.max_slot_bytes_total() {
+            accept.slots = self.shared.config.max_slots();
+        }
+        link.has_slots = accept.slots > 0;
         self.links.insert(room.clone(), link);
         self.confirm(now, &room, out);
-        if self.slot_bytes < self.shared.config.max_slot_bytes_total {
-            accept.slots = self.shared.config.max_slots;
-        }
         out.push(Action::Result { body: accept.write() });
         Ok(())
     }
@@ -494,13 +507,13 @@ impl Replica {
             return Err(GAP);
         } else {
             let config = &self.shared.config;
-            let most = usize::try_from(config.max_audience).unwrap_or(usize::MAX);
-            let slots = config.max_slots > 0;
-            check(link, &self.domain, from, element, most, slots)?;
+            let most = usize::try_from(config.max_audience()).unwrap_or(usize::MAX);
+            check(link, &self.domain, from, element, most, link.has_slots)?;
             let plan = Taking { link, total: &mut self.slot_bytes, shared: &self.shared, seq }
                 .apply(&self.consents, &room, element);
             link.next_seq = seq + 1;
             link.unreported += 1;
+            link.stanzas += 1;
             self.shared.counters.add(Counter::EnvelopesReceived, 1);
             self.deliver(now, &room, element, plan.deliveries, seq, out);
             self.confirm(now, &room, out);
@@ -511,8 +524,8 @@ impl Replica {
                 self.departures.is_in(now, &room, &session);
             }
             if plan.end {
+                log::info!("{room}: link for {} is down: the room has ended it", self.domain);
                 self.take_leave(now, &room, Says::default(), out);
-                log::info!("{room}: link has ended");
                 return Ok(());
             }
         }
@@ -556,12 +569,14 @@ impl Replica {
                 What::Replayed(stanzas) => {
                     let copies = (stanzas.len() * to.len()) as u64;
                     self.shared.counters.add(Counter::CopiesDelivered, copies);
+                    link.copies += copies;
                     out.push(Action::Replay { stanzas, to });
                     continue;
                 }
             };
             let Some(payload) = &element.children[op].payload else { continue };
             self.shared.counters.add(Counter::CopiesDelivered, to.len() as u64);
+            link.copies += to.len() as u64;
             if payload.facts.concerns_consent() {
                 for session in &to {
                     self.answered(now, room, session, payload.facts);
@@ -599,10 +614,10 @@ impl Replica {
     fn schedule(&mut self, now: Millis, room: &Arc<str>, at_once: bool, out: &mut Vec<Action>) {
         let config = &self.shared.config;
         let Some(link) = self.links.get_mut(room) else { return };
-        if at_once || link.untold || link.unreported >= config.ack_every {
+        if at_once || link.untold || link.unreported >= config.ack_every() {
             self.report(room, Says::default(), out);
         } else if link.report_due.is_none() {
-            let due = now + config.ack_delay;
+            let due = now + config.ack_delay();
             link.report_due = Some(due);
             self.alarm.by(due);
         }
@@ -611,6 +626,7 @@ impl Replica {
     fn report(&mut self, room: &Arc<str>, says: Says, out: &mut Vec<Action>) -> Report {
         let Some(link) = self.links.get_mut(room) else { return Report::default() };
         link.unreported = 0;
+        link.stanzas += 1;
         link.report_due = None;
         link.untold = false;
         let (refused, ack) = link.account();
@@ -646,7 +662,7 @@ impl Replica {
     pub fn tick(&mut self, now: Millis) -> Actions {
         self.alarm.ring();
         let mut out = Vec::new();
-        let expiry = self.shared.config.consent_expiry;
+        let expiry = self.shared.config.consent_expiry();
         for (room, session, nick) in self.consents.expire(now, expiry) {
             self.lapse(&room, &session, Some(nick));
             out.push(Action::ConsentChanged { room, session });
@@ -655,7 +671,7 @@ impl Replica {
             self.alarm.by(at);
         }
         // Woken for one, it reports for all that are nearly due, and is not woken for each of thousands.
-        let slack = self.shared.config.ack_delay / 8;
+        let slack = self.shared.config.ack_delay() / 8;
         let due: Vec<Arc<str>> = self
             .links
             .iter()
@@ -674,6 +690,7 @@ impl Replica {
             .map(|(room, _)| room.clone())
             .collect();
         for room in deserted {
+            log::info!("{room}: link for {} is down: nobody here is in the room", self.domain);
             self.take_leave(now, &room, Says { bye: true, ..Says::default() }, &mut out);
         }
         for link in self.links.values() {
@@ -728,10 +745,19 @@ impl Replica {
         let mut rooms: Vec<Arc<str>> = self.links.keys().cloned().collect();
         rooms.sort();
         for room in rooms {
+            log::info!("{room}: link for {} is down: dmuc is unloaded here", self.domain);
             self.report(&room, Says { bye: true, ..Says::default() }, &mut out);
             self.remove(&room);
         }
         self.give(out)
+    }
+
+    /// One row for each link, by room.
+    pub fn links(&self, now: Millis) -> Vec<LinkRow> {
+        let mut all: Vec<LinkRow> =
+            self.links.iter().map(|(room, link)| link.row(now, room)).collect();
+        all.sort_by(|a, b| a.room.cmp(&b.room));
+        all
     }
 
     /// All links.

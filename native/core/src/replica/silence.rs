@@ -281,7 +281,7 @@ impl Replica {
         served.retain(|session| !let_in.contains(session));
         self.uncount(room);
         out.push(Action::LinkOver { room: room.clone() });
-        log::info!("{room}: link is given up: {reason}");
+        log::info!("{room}: link for {} is down: {reason}", self.domain);
         self.shared.counters.add(Counter::EpochsDead, 1);
         for session in served {
             left.extend(self.expel(now, room, &session, out).map(|nick| (session, nick)));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::Config;
+use crate::Options;
 use crate::slots::{BLOCKS, SlotList, block};
 
 /// Which slots have been given on a link: in each block, all up to a number.
@@ -59,13 +59,13 @@ impl Slots {
         slot: u64,
         packed: Option<&[u8]>,
         total: &mut u64,
-        config: &Config,
+        config: &Options,
     ) -> bool {
         self.given.give(slot);
         let len = packed.map_or(0, |packed| packed.len() as u64);
-        let has_room = (self.held.len() as u64) < config.max_slots
-            && self.bytes + len <= config.max_slot_bytes
-            && *total + len <= config.max_slot_bytes_total;
+        let has_room = (self.held.len() as u64) < config.max_slots()
+            && self.bytes + len <= config.max_slot_bytes()
+            && *total + len <= config.max_slot_bytes_total();
         match packed {
             Some(packed) if has_room => {
                 self.held.insert(slot, packed.into());

@@ -5,7 +5,7 @@ use super::compose::Composer;
 use super::domain::{Hold, State};
 use super::link::Link;
 use super::session::Seat;
-use crate::{Action, Actions, Config, Counter, Millis};
+use crate::{Action, Actions, Counter, Millis, Options};
 
 const UNACKNOWLEDGED: &str = "the replica has stopped acknowledging";
 
@@ -34,7 +34,7 @@ impl Room {
         match &mut domain.state {
             State::Plain { .. } => self.consider(now, number),
             State::Asking { until } if now >= *until => {
-                domain.state = State::Plain { retry: now + config.retry_max.min(60_000) };
+                domain.state = State::Plain { retry: now + config.retry_max().min(60_000) };
                 domain.reason = "no answer whether it speaks dmuc";
                 self.consider(now, number);
             }
@@ -52,7 +52,7 @@ impl Room {
             }
             State::Linked(link) => {
                 let oldest = link.sent.front().map(|sent| sent.at);
-                if oldest.is_some_and(|at| now >= at + config.ack_timeout) {
+                if oldest.is_some_and(|at| now >= at + link.terms.ack_timeout) {
                     return self.split(now, number, UNACKNOWLEDGED, out);
                 }
                 if now + slack(link, config) >= probe_time(link, config) {
@@ -83,7 +83,7 @@ impl Room {
         if let State::Linked(link) = &self.domains[number].state {
             self.alarm.by(probe_time(link, config));
             if let Some(oldest) = link.sent.front() {
-                self.alarm.by(oldest.at + config.ack_timeout);
+                self.alarm.by(oldest.at + link.terms.ack_timeout);
             }
         }
     }
@@ -116,7 +116,8 @@ impl Room {
             let mut composer = Composer::new(link, &domain.name, &self.shared, now);
             composer.end();
             out.extend(composer.finish());
-            log::info!("{}: link with {} ends: {reason}", self.jid, domain.name);
+            log::info!("{}: link with {} is down: {reason}", self.jid, domain.name);
+            domain.past += link.traffic;
             self.shared.counters.add(Counter::LinksDown, 1);
             domain.last_epoch = domain.link().map(|link| link.epoch.clone());
             domain.state = State::Plain { retry: now };
@@ -149,17 +150,18 @@ impl Room {
 }
 
 /// When a link wants a probe: sooner if something on it is not acknowledged.
-fn probe_time(link: &Link, config: &Config) -> Millis {
+fn probe_time(link: &Link, config: &Options) -> Millis {
     link.last_sent + probe_wait(link, config)
 }
 
-fn probe_wait(link: &Link, config: &Config) -> u64 {
-    let wait = if link.sent.is_empty() { config.ping_interval } else { config.probe_after };
-    wait.min(config.ping_interval)
+fn probe_wait(link: &Link, config: &Options) -> u64 {
+    let ping = link.terms.ping_interval;
+    let wait = if link.sent.is_empty() { ping } else { config.probe_after() };
+    wait.min(ping)
 }
 
 /// How much earlier a link is probed if the room is awake anyway: it wakes for all links of which one
 /// is due, and not for each of thousands by itself.
-fn slack(link: &Link, config: &Config) -> u64 {
+fn slack(link: &Link, config: &Options) -> u64 {
     probe_wait(link, config) / 16
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::link::{Delivery, Link, Sent};
+use super::link::{Delivery, Link, Sent, Traffic};
 use super::session::{Seat, Sessions};
 use super::slots::Slots;
 use crate::audience::{Class, Scope, Seats};
@@ -350,6 +350,10 @@ impl<'a> Composer<'a> {
         let copies = deliveries.iter().map(Delivery::copies).sum();
         self.shared.counters.add(Counter::EnvelopesSent, 1);
         self.shared.counters.add(Counter::CopiesCarried, copies);
+        let copied_bytes = deliveries.iter().map(Delivery::bytes).sum();
+        self.shared.counters.add(Counter::CarriedBytes, copied_bytes);
+        self.shared.counters.cost(1, self.len as u64);
+        self.link.traffic += Traffic { copies, copied_bytes, stanzas: 1, bytes: self.len as u64 };
         self.shared.counters.add(Counter::CopiesReplayed, std::mem::take(&mut self.replayed));
         let body = Arc::new(body);
         let sent = Sent {

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::link::{Fate, Link};
+use super::link::{Fate, Link, Traffic};
 use crate::config::Share;
-use crate::{Config, Millis, Payload, Shared};
+use crate::{Millis, Options, Payload, Shared};
 
 /// Time between the first and the second question for resumption; it doubles.
 const FIRST_WAIT: u64 = 1000;
@@ -55,6 +55,8 @@ pub(super) struct Split {
     pub next: Millis,
     /// Time until the one after it.
     pub wait: u64,
+    /// Counts for the host.
+    pub _counted: Share,
 }
 
 impl Hold {
@@ -73,11 +75,12 @@ impl Hold {
 
 /// Whether so much is more than may wait on a link.
 pub(super) fn is_full(shared: &Shared, copies: u64, bytes: u64) -> bool {
-    let Config { max_unacked_copies, max_unacked_bytes, .. } = shared.config;
+    let (most_copies, most_bytes) =
+        (shared.config.max_unacked_copies(), shared.config.max_unacked_bytes());
     // When there is too much in all, the links that have no more than one envelope are not to blame.
-    let in_all = shared.waiting() > shared.config.max_unacked_bytes_total
-        && bytes > shared.config.max_envelope_bytes;
-    in_all || copies > max_unacked_copies || bytes > max_unacked_bytes
+    let in_all = shared.waiting() > shared.config.max_unacked_bytes_total()
+        && bytes > shared.config.max_envelope_bytes();
+    in_all || copies > most_copies || bytes > most_bytes
 }
 
 #[derive(Debug)]
@@ -96,6 +99,8 @@ pub(super) struct Domain {
     pub last_epoch: Option<Arc<str>>,
     /// Why it is in this state, for the operator.
     pub reason: &'static str,
+    /// Of links that have ended.
+    pub past: Traffic,
 }
 
 impl Domain {
@@ -109,6 +114,7 @@ impl Domain {
             announced: None,
             last_epoch: None,
             reason: "too few occupants",
+            past: Traffic::default(),
         }
     }
 
@@ -137,7 +143,7 @@ impl Domain {
     pub fn drain(&mut self, room: &str, until: Millis, reason: &'static str) {
         self.stop(until);
         if let State::Held(hold) = &mut self.state {
-            log::info!("{room}: link with {} ends: {reason}", self.name);
+            log::debug!("{room}: link with {} ends: {reason}", self.name);
             self.reason = reason;
             hold.until = until;
             hold.split = None;
@@ -177,7 +183,9 @@ impl Domain {
         self.reason = reason;
         hold.until = *hold.link.patience.get_or_insert(until);
         let first = hold.link.questions + 1;
-        hold.split = Some(Split { since: now, first, asked: now, next: now, wait: FIRST_WAIT });
+        let _counted = Share::of_split(hold.link.bytes.owner());
+        let (asked, next) = (now, now);
+        hold.split = Some(Split { since: now, first, asked, next, wait: FIRST_WAIT, _counted });
         Some(hold.until)
     }
 
@@ -209,14 +217,13 @@ impl Domain {
     }
 
     /// Waiting time before the next attempt.
-    pub fn back_off(&self, config: &Config) -> u64 {
+    pub fn back_off(&self, config: &Options) -> u64 {
         let doublings = self.failures.saturating_sub(1).min(32);
-        config.retry_min.saturating_mul(1 << doublings).min(config.retry_max)
+        config.retry_min().saturating_mul(1 << doublings).min(config.retry_max())
     }
 
     /// A new link with nobody in it.
     pub fn new_link(epoch: Arc<str>, shared: &Arc<Shared>, now: Millis) -> Box<Link> {
-        let max_bytes = usize::try_from(shared.config.max_envelope_bytes).unwrap_or(usize::MAX);
-        Box::new(Link::new(epoch, max_bytes, Share::of_waiting(shared), now))
+        Box::new(Link::new(epoch, &shared.config, Share::of_waiting(shared), now))
     }
 }

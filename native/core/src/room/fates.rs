@@ -8,6 +8,7 @@ use roaring::RoaringBitmap;
 use super::domain::{Hold, State, is_full};
 use super::link::{self, Delivery, Fate, Link};
 use super::session::{Seat, Sessions};
+use super::setup::CONTROL_BYTES;
 use super::{Bounce, Room};
 use crate::ops::{Refused, Report};
 use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload};
@@ -34,14 +35,19 @@ impl Room {
             }
             ("announce", Some(number)) => {
                 let last = self.domains[number].announced;
-                if last.is_none_or(|last| now.since(last) >= self.shared.config.retry_min) {
+                if last.is_none_or(|last| now.since(last) >= self.shared.config.retry_min()) {
                     self.domains[number].announced = Some(now);
                     out.push(Action::SupportSeen { domain: domain.into() });
                     self.announced(now, number, &mut out);
                 }
             }
             ("report", Some(number)) => match Report::read(element) {
-                Some(report) => self.reported(now, number, &report, &mut out),
+                Some(report) => {
+                    let bytes = element.markup_len() as u64 + CONTROL_BYTES;
+                    self.domains[number].past.cost(1, bytes);
+                    self.shared.counters.cost(1, bytes);
+                    self.reported(now, number, &report, &mut out)
+                }
                 None => self.shared.counters.add(Counter::BadReports, 1),
             },
             _ => self.shared.counters.add(Counter::BadReports, 1),
@@ -55,7 +61,7 @@ impl Room {
             State::Plain { .. } | State::Asking { .. } => {
                 domain.state = State::Plain { retry: now };
                 domain.failures = 0;
-                if domain.occupants as u64 >= self.shared.config.min_occupants && !self.closed {
+                if domain.occupants as u64 >= self.shared.config.min_occupants() && !self.closed {
                     self.set_up(now, number, out);
                 }
             }
@@ -101,7 +107,7 @@ impl Room {
         for refused in refused {
             refuse_index(link, &mut self.sessions, refused);
         }
-        link.acknowledge(report.ack);
+        link.acknowledge(now, report.ack);
         if now.since(link.up_since) >= SETTLED {
             domain.failures = 0;
         }
@@ -112,6 +118,9 @@ impl Room {
         // At once, also while draining: the replica handles envelopes in order, so everything before
         // the one it refuses has been handled, and all else for this session is still held here.
         for (jid, payload) in plain {
+            let bytes = payload.bytes().len() as u64;
+            self.domains[number].past.cost(1, bytes);
+            self.shared.counters.cost(1, bytes);
             self.send_plain(&payload, &jid, out);
         }
         self.heard(now, number, report, out);
@@ -151,7 +160,7 @@ impl Room {
         }
         self.shared.counters.add(counter, 1);
         if how == Bounce::Refused && expected {
-            let until = now + self.shared.config.fate_timeout;
+            let until = now + self.shared.config.fate_timeout();
             domain.drain(&self.jid, until, "an envelope was refused");
             self.alarm.by(until);
         } else if how == Bounce::Refused {
@@ -184,6 +193,13 @@ impl Room {
         self.shared.counters.add(Counter::LinksDown, 1);
         let Hold { link, queue, announced, split, .. } = hold;
         let reason = domain.reason;
+        domain.past += link.traffic;
+        let refused = link.sent.iter().filter(|sent| sent.fate == Some(Fate::Refused));
+        let (copies, bytes) = refused.fold((0, 0), |(copies, bytes), sent| {
+            (copies + sent.copies, bytes + sent.deliveries.iter().map(Delivery::bytes).sum::<u64>())
+        });
+        domain.past.cost(copies, bytes);
+        self.shared.counters.cost(copies, bytes);
         domain.last_epoch = Some(link.epoch.clone());
         let was_refused = link.sent.iter().any(|sent| sent.fate == Some(Fate::Refused));
         for (jid, payload) in &queue {
@@ -195,7 +211,8 @@ impl Room {
             self.fail_waiting(now, number, &link, &queue, &mut muted);
         }
         log::info!(
-            "{}: link with {} is over: {} of its occupants have missed something, {} copies waited",
+            "{}: link with {} is down: {reason}; {} of its occupants have missed something, \
+             {} copies waited",
             self.jid,
             self.domains[number].name,
             muted.len(),

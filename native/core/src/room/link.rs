@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use super::slots::Slots;
 use crate::audience::{Audience, Class};
 use crate::config::Share;
-use crate::{Element, Millis, Payload};
+use crate::{Element, Millis, Options, Payload};
 
 /// What became of an envelope that has not been acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,12 @@ impl Delivery {
     pub fn copies(&self) -> u64 {
         self.payloads.len() as u64 * self.to.len()
     }
+
+    /// Bytes of the copies as plain MUC sends them, each without its `to`.
+    pub fn bytes(&self) -> u64 {
+        self.payloads.iter().map(|payload| payload.bytes().len() as u64).sum::<u64>()
+            * self.to.len()
+    }
 }
 
 /// An envelope that has not been acknowledged.
@@ -50,10 +56,64 @@ pub(super) struct Sent {
     pub expected: bool,
 }
 
+/// What has gone over links, and what plain MUC would have sent instead.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    /// Copies that went in envelopes.
+    pub copies: u64,
+    /// Bytes of these as they would have gone, each without its `to`.
+    pub copied_bytes: u64,
+    /// Stanzas sent and received for the links: envelopes, set-ups, questions, and the answers. Copies
+    /// that went plainly in the end count too.
+    pub stanzas: u64,
+    /// Bytes of these, rather too many than too few.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// Takes note of stanzas for the link.
+    pub fn cost(&mut self, stanzas: u64, bytes: u64) {
+        self.stanzas += stanzas;
+        self.bytes += bytes;
+    }
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.copies += other.copies;
+        self.copied_bytes += other.copied_bytes;
+        self.cost(other.stanzas, other.bytes);
+    }
+}
+
+/// What a link keeps from its set-up on, whatever the options say: the replica counts on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub ack_timeout: u64,
+    pub hold_time: u64,
+    pub ping_interval: u64,
+}
+
+impl Terms {
+    pub fn new(options: &Options) -> Self {
+        Terms {
+            ack_timeout: options.ack_timeout(),
+            hold_time: options.hold_time(),
+            ping_interval: options.ping_interval(),
+        }
+    }
+
+    /// Milliseconds after the last acknowledgement for which the primary keeps what follows, at most.
+    pub fn longest_hold(&self) -> u64 {
+        self.ack_timeout + self.hold_time
+    }
+}
+
 /// A link that is up.
 #[derive(Debug)]
 pub(super) struct Link {
     pub epoch: Arc<str>,
+    pub terms: Terms,
     pub audience: Audience,
     /// Indexes of the set-up that are still to be sent as `enter`.
     pub unlisted: VecDeque<(u32, Class)>,
@@ -76,17 +136,24 @@ pub(super) struct Link {
     pub patience: Option<Millis>,
     /// The newest envelope says that the link ends.
     pub ended: bool,
+    pub traffic: Traffic,
+    /// Milliseconds from something that the replica answers at once to the answer; or from an envelope
+    /// to its acknowledgement, if that was faster.
+    pub round_trip: Option<u64>,
+    /// Counts for the host once the link is up.
+    pub counted: Option<Share>,
 }
 
 impl Link {
-    pub fn new(epoch: Arc<str>, max_bytes: usize, bytes: Share, now: Millis) -> Self {
+    pub fn new(epoch: Arc<str>, options: &Options, bytes: Share, now: Millis) -> Self {
         Link {
             epoch,
+            terms: Terms::new(options),
             audience: Audience::default(),
             unlisted: VecDeque::new(),
             stale: Vec::new(),
             refusals: 0,
-            max_bytes,
+            max_bytes: usize::try_from(options.max_envelope_bytes()).unwrap_or(usize::MAX),
             slots: Slots::default(),
             next_seq: 1,
             sent: VecDeque::new(),
@@ -97,6 +164,9 @@ impl Link {
             questions: 0,
             patience: None,
             ended: false,
+            traffic: Traffic::default(),
+            round_trip: None,
+            counted: None,
         }
     }
 
@@ -120,19 +190,26 @@ impl Link {
     }
 
     /// Everything up to `ack` has been handled. False if that was never sent.
-    pub fn acknowledge(&mut self, ack: u64) -> bool {
+    pub fn acknowledge(&mut self, now: Millis, ack: u64) -> bool {
         if ack >= self.next_seq {
             return false;
         }
         #[cfg(feature = "planted-faults")]
         let ack = ack + u64::from(crate::planted::has(crate::planted::Defect::Acknowledgement));
+        let mut newest = None;
         while let Some(sent) = self.sent.pop_front_if(|sent| sent.seq <= ack) {
+            newest = Some((now.since(sent.at), sent.body.children.is_empty()));
             self.copies -= sent.copies;
             self.bytes.remove(sent.bytes);
             self.patience = None;
             for index in sent.departed {
                 self.audience.forget(index);
             }
+        }
+        if let Some((took, is_probe)) = newest
+            && (is_probe || self.round_trip.is_none_or(|ms| took < ms))
+        {
+            self.round_trip = Some(took);
         }
         true
     }

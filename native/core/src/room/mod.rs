@@ -14,6 +14,7 @@ mod session;
 mod setup;
 mod slots;
 mod split;
+mod view;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -284,7 +285,7 @@ impl Room {
         }
         match domain.map(|number| &mut self.domains[number].state) {
             Some(State::Linked(link)) => {
-                let full = link.audience.seats.all().len() >= self.shared.config.max_audience;
+                let full = link.audience.seats.all().len() >= self.shared.config.max_audience();
                 let number = match known {
                     Some(number) => number,
                     None if facts.is_available() => {
@@ -381,7 +382,7 @@ impl Room {
                 composer.end();
                 out.extend(composer.finish());
                 self.shared.counters.add(Counter::Oversize, 1);
-                let until = now + self.shared.config.ack_timeout;
+                let until = now + link.terms.ack_timeout;
                 self.alarm.by(until);
                 domain.finish(&self.jid, until, "a stanza was too large for an envelope");
                 let State::Held(hold) = &mut domain.state else { continue };

@@ -9,18 +9,21 @@ use super::compose::Composer;
 use super::domain::{Domain, State};
 use super::link::Link;
 use super::session::Seat;
+use crate::config::Share;
 use crate::ops::{LinkAccept, LinkOffer, Op};
 use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Payload};
 
 /// Bytes of a set-up's audience; the rest follows as `enter`.
 const SETUP_BYTES: usize = 65_536;
+/// Bytes of a stanza for a link that carries nothing, such as a report; about, beside its markup.
+pub(super) const CONTROL_BYTES: u64 = 200;
 
 impl Room {
     /// Remembers the domain if it has come to deserve a link.
     pub(super) fn consider(&mut self, now: Millis, number: usize) {
         let domain = &self.domains[number];
         if let State::Plain { retry } = domain.state
-            && domain.occupants as u64 >= self.shared.config.min_occupants
+            && domain.occupants as u64 >= self.shared.config.min_occupants()
         {
             if now >= retry {
                 self.candidates.push(number);
@@ -36,9 +39,9 @@ impl Room {
             if let State::Plain { retry } = domain.state
                 && now >= retry
                 && !self.closed
-                && domain.occupants as u64 >= self.shared.config.min_occupants
+                && domain.occupants as u64 >= self.shared.config.min_occupants()
             {
-                let until = now + self.shared.config.setup_timeout;
+                let until = now + self.shared.config.setup_timeout();
                 domain.state = State::Asking { until };
                 domain.reason = "asking whether it speaks dmuc";
                 self.alarm.by(until);
@@ -48,12 +51,14 @@ impl Room {
     }
 
     /// The answer to [`Action::AskSupport`].
-    pub fn support(&mut self, now: Millis, domain: &str, yes: bool) -> Actions {
+    /// The answer is `None` if there was none; what [`crate::Support`] remembers is a no then.
+    pub fn support(&mut self, now: Millis, domain: &str, yes: impl Into<Option<bool>>) -> Actions {
+        let yes = yes.into();
         let mut out = Vec::new();
         if let Some(&number) = self.by_name.get(domain)
             && matches!(self.domains[number].state, State::Asking { .. })
         {
-            if yes {
+            if yes == Some(true) {
                 self.set_up(now, number, &mut out);
             } else {
                 // The cache answers most of these questions.
@@ -61,8 +66,12 @@ impl Room {
                 domain.failures += 1;
                 let wait = domain.back_off(&self.shared.config);
                 domain.state =
-                    State::Plain { retry: now + wait.min(self.shared.config.support_no) };
-                domain.reason = "does not speak dmuc";
+                    State::Plain { retry: now + wait.min(self.shared.config.support_no()) };
+                domain.reason = match yes {
+                    Some(_) => "does not speak dmuc",
+                    None => "no answer whether it speaks dmuc",
+                };
+                log::debug!("{}: no link with {}: {}", self.jid, domain.name, domain.reason);
                 self.consider(now, number);
             }
         }
@@ -104,13 +113,15 @@ impl Room {
             epoch: epoch.to_string(),
             stream: self.stream.clone(),
             size: link.audience.bound(),
-            hold: config.longest_hold(),
-            ping: config.ping_interval,
-            max_bytes: config.max_envelope_bytes,
+            hold: link.terms.longest_hold(),
+            ping: link.terms.ping_interval,
+            max_bytes: config.max_envelope_bytes(),
         };
         let mut body = offer.write();
         body.children = listed;
-        let until = now + config.setup_timeout;
+        link.traffic.cost(1, body.markup_len() as u64 + CONTROL_BYTES);
+        self.shared.counters.cost(1, body.markup_len() as u64 + CONTROL_BYTES);
+        let until = now + config.setup_timeout();
         self.alarm.by(until);
         domain.reason = "set-up under way";
         domain.state = State::SettingUp { id: epoch.to_string(), until, link };
@@ -146,16 +157,49 @@ impl Room {
                         return self.give(out);
                     }
                     let domain = &mut self.domains[number];
-                    log::info!("{}: link with {} is up", self.jid, domain.name);
+                    let round_trip = now.since(link.up_since);
+                    log::info!(
+                        "{}: link with {} is up: {} sessions, answered in {round_trip} ms",
+                        self.jid,
+                        domain.name,
+                        link.audience.seats.all().len()
+                    );
                     self.shared.counters.add(Counter::LinksUp, 1);
+                    link.traffic.cost(1, CONTROL_BYTES);
+                    self.shared.counters.cost(1, CONTROL_BYTES);
+                    link.round_trip = Some(round_trip);
+                    link.counted = Some(Share::of_link(&self.shared));
                     domain.reason = "linked";
                     link.last_sent = now;
                     link.up_since = now;
                     domain.state = State::Linked(link);
                     self.watch(number);
                 }
-                None => self.set_up_failed(now, number, "set-up refused or unanswered", &mut out),
+                None => self.set_up_failed(
+                    now,
+                    number,
+                    "the set-up was not answered as it should be",
+                    &mut out,
+                ),
             }
+        }
+        self.give(out)
+    }
+
+    /// The set-up was answered with an error, of which these are the conditions.
+    pub fn setup_refused(
+        &mut self,
+        now: Millis,
+        domain: &str,
+        id: &str,
+        conditions: &[&str],
+    ) -> Actions {
+        let mut out = Vec::new();
+        if let Some(&number) = self.by_name.get(domain)
+            && let State::SettingUp { id: open, .. } = &self.domains[number].state
+            && open == id
+        {
+            self.set_up_failed(now, number, refusal(conditions), &mut out);
         }
         self.give(out)
     }
@@ -169,6 +213,7 @@ impl Room {
         out: &mut Vec<Action>,
     ) {
         self.shared.counters.add(Counter::SetupsFailed, 1);
+        log::debug!("{}: no link with {}: {reason}", self.jid, self.domains[number].name);
         self.abandon(now, number, out);
         self.unlink(now, number, reason, out);
         out.push(Action::ForgetSupport { domain: self.domains[number].name.clone() });
@@ -182,6 +227,7 @@ impl Room {
                 Composer::new(&mut link, &self.domains[number].name, &self.shared, now);
             composer.end();
             out.extend(composer.finish());
+            self.domains[number].past += link.traffic;
         }
     }
 
@@ -257,6 +303,22 @@ impl Room {
             }
         }
     }
+}
+
+/// Why a replica does not take a set-up, in words for the operator.
+fn refusal(conditions: &[&str]) -> &'static str {
+    const REASONS: &[(&str, &str)] = &[
+        ("limit", "the replica has reached a limit of its own"),
+        ("malformed", "the replica does not understand the set-up"),
+        ("remote-server-not-found", "its server cannot be reached"),
+        ("remote-server-timeout", "its server does not answer"),
+        ("service-unavailable", "its server does not take links for it"),
+        ("feature-not-implemented", "its server does not take links for it"),
+        ("not-authorized", "its server does not trust the stream"),
+        ("forbidden", "its server does not allow it"),
+    ];
+    let known = REASONS.iter().find(|(condition, _)| conditions.contains(condition));
+    known.map_or("the set-up was refused", |(_, reason)| reason)
 }
 
 /// A JID as the value of an attribute in single quotes.

@@ -65,9 +65,9 @@ impl Slots {
         let config = &shared.config;
         self.share = Some(Share::of_slots(shared));
         let size = |n| usize::try_from(n).unwrap_or(usize::MAX);
-        self.most = size(config.max_slots.min(slots));
-        self.most_messages = size(config.max_slot_messages);
-        self.most_bytes = config.max_slot_bytes.min(bytes);
+        self.most = size(config.max_slots().min(slots));
+        self.most_messages = size(config.max_slot_messages());
+        self.most_bytes = config.max_slot_bytes().min(bytes);
     }
 
     /// A payload with this digest that the replica holds and that somebody here still needs.
@@ -147,7 +147,7 @@ impl Slots {
     /// pairs of them: no limit of one link bounds that.
     fn has_room_in_all(&self) -> bool {
         let Some(shared) = self.share.as_ref().map(Share::shared) else { return true };
-        let has_room = shared.slots() < shared.config.max_slots_total;
+        let has_room = shared.slots() < shared.config.max_slots_total();
         if !has_room {
             shared.counters.add(Counter::LimitHit, 1);
         }

@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::domain::{Hold, State};
-use super::setup::random_name;
+use super::link::Terms;
+use super::setup::{CONTROL_BYTES, random_name};
 use super::{Bounce, Room};
 use crate::ops::{LinkOffer, Report, Resume};
 use crate::{Action, Counter, Millis, Payload};
@@ -27,7 +28,10 @@ impl Room {
         reason: &'static str,
         out: &mut Vec<Action>,
     ) {
-        let until = now + self.shared.config.hold_time;
+        let Some(hold) = self.domains[number].link().map(|link| link.terms.hold_time) else {
+            return;
+        };
+        let until = now + hold;
         if let Some(until) = self.domains[number].split(&self.jid, now, until, reason) {
             self.shared.counters.add(Counter::LinksSplit, 1);
             // It may have been waited for long enough before: the next tick is its end.
@@ -50,6 +54,8 @@ impl Room {
                 id: link.question_id(),
                 body: Arc::new(question.write()),
             });
+            link.traffic.cost(1, CONTROL_BYTES);
+            self.shared.counters.cost(1, CONTROL_BYTES);
             split.asked = now;
             split.next = now + split.wait;
             split.wait = (2 * split.wait).min(MOST_WAIT);
@@ -72,7 +78,7 @@ impl Room {
             && how == Bounce::Refused
         {
             // Errors upon what was sent before have come before this one, if by the same stream.
-            let until = now + self.shared.config.fate_timeout.min(LATE);
+            let until = now + self.shared.config.fate_timeout().min(LATE);
             domain.drain(&self.jid, until, "the replica does not know the link any more");
             self.alarm.by(until);
             self.settle(now, number, out);
@@ -94,6 +100,9 @@ impl Room {
             }
             State::Held(Hold { link, split: Some(split), .. }) => {
                 if report.resume.is_some_and(|n| (split.first..=link.questions).contains(&n)) {
+                    if report.resume == Some(link.questions) {
+                        link.round_trip = Some(now.since(split.asked));
+                    }
                     return self.resume(now, number, out);
                 }
                 // A sign of life: the stream back may be there as well.
@@ -115,7 +124,7 @@ impl Room {
         let link = &mut hold.link;
         let lasted = hold.split.take().map_or(0, |split| now.since(split.since));
         log::info!(
-            "{}: link with {} is back after {lasted} ms, {} envelopes again, {} copies waiting",
+            "{}: link with {} is up again after {lasted} ms, {} envelopes again, {} copies waited",
             self.jid,
             domain.name,
             link.sent.len(),
@@ -137,10 +146,12 @@ impl Room {
                 id: link.id(sent.seq),
                 body: sent.body.clone(),
             });
+            link.traffic.cost(1, sent.bytes);
+            self.shared.counters.cost(1, sent.bytes);
         }
         link.last_sent = now;
         if link.ended {
-            hold.until = now + self.shared.config.ack_timeout;
+            hold.until = now + link.terms.ack_timeout;
             self.alarm.by(hold.until);
             domain.state = State::Held(hold);
             return;
@@ -184,7 +195,7 @@ impl Room {
         }
         match &mut domain.state {
             State::Plain { .. } | State::Asking { .. } => {
-                let wait = self.shared.config.retry_min;
+                let wait = self.shared.config.retry_min();
                 if domain.announced.is_none_or(|last| now.since(last) >= wait) {
                     domain.announced = Some(now);
                     self.set_up(now, number, out);
@@ -198,14 +209,15 @@ impl Room {
     /// A set-up that names nobody: nobody of that domain is in the room.
     pub(super) fn nobody(&mut self, domain: &str) -> Action {
         let config = &self.shared.config;
+        let terms = Terms::new(config);
         let epoch = random_name(&mut self.rng);
         let offer = LinkOffer {
             epoch: epoch.clone(),
             stream: self.stream.clone(),
             size: 0,
-            hold: config.longest_hold(),
-            ping: config.ping_interval,
-            max_bytes: config.max_envelope_bytes,
+            hold: terms.longest_hold(),
+            ping: terms.ping_interval,
+            max_bytes: config.max_envelope_bytes(),
         };
         Action::Setup { to: domain.into(), id: epoch, body: offer.write() }
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use dmuc_testkit::{Kind, Server};
 
+use crate::view;
+
 /// Counters of dmuc, hosts added up.
 pub async fn counters(server: &Server) -> Result<BTreeMap<String, u64>> {
     let text = match server.kind() {
@@ -39,41 +41,14 @@ pub fn grown(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, name
 
 /// Links that it holds as a replica.
 pub async fn links(server: &Server) -> Result<usize> {
-    let text = match server.kind() {
-        Kind::Ejabberd => {
-            server
-                .eval(&format!(
-                    "length([1 || {{<<\"replica \", _/binary>>, _}} <- \
-                     mod_dmuc:dmuc_status(<<\"{}\">>)])",
-                    server.domain()
-                ))
-                .await?
-        }
-        Kind::Prosody => {
-            let status = server.shell("dmuc:status()").await?;
-            status.lines().filter(|line| line.contains(" <- ")).count().to_string()
-        }
-    };
-    text.trim().parse().with_context(|| format!("no number: {text}"))
+    Ok(view::links(server).await?.iter().filter(|link| link["role"] == "replica").count())
 }
 
 /// Whether the room of this server has a whole link with a user domain.
 pub async fn is_linked(server: &Server, room: &str, domain: &str) -> Result<bool> {
-    Ok(match server.kind() {
-        Kind::Ejabberd => {
-            let name = format!("primary {room} {domain}");
-            let read = format!(
-                "[1 || {{<<{name:?}>>, <<\"state=linked\", _/binary>>}} <- \
-                 mod_dmuc:dmuc_status(<<\"{}\">>)]",
-                server.domain()
-            );
-            server.eval(&read).await?.trim() == "[1]"
-        }
-        Kind::Prosody => {
-            let line = format!("{room} -> {domain}: linked,");
-            server.shell("dmuc:status()").await?.contains(&line)
-        }
-    })
+    let links = view::links(server).await?;
+    let mut own = links.iter().filter(|link| link["role"] == "primary");
+    Ok(own.any(|l| l["room"] == room && l["peer"] == domain && l["state"] == "linked"))
 }
 
 /// Rows of ejabberd's tables for links and consents; Prosody has none.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -86,6 +87,9 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     if has_module(site, "mod_muc_occupantid")? {
         config["modules"]["mod_muc_occupantid"] = json!({});
     }
+    if spec.http {
+        serve(&mut config, site);
+    }
     if spec.stock_limits {
         limit(&mut config);
     }
@@ -103,6 +107,25 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     }
     let file = site.outside(&site.conf("ejabberd.yml"));
     Ok(std::fs::write(file, serde_json::to_string_pretty(&config)?)?)
+}
+
+/// HTTP for whoever asks from this machine, as docs/operations.md has it.
+fn serve(config: &mut Value, site: &Site) {
+    if let Some(listeners) = config["listen"].as_array_mut() {
+        listeners.push(json!({
+            "port": 5280, "ip": site.address.to_string(), "module": "ejabberd_http",
+            "request_handlers": { "/api": "mod_http_api", "/metrics": "mod_dmuc_metrics" }
+        }));
+    }
+    config["modules"]["mod_http_api"] = json!({});
+    config["api_permissions"] = json!({
+        "dmuc": {
+            "from": ["mod_http_api"],
+            "who": { "access": { "allow": [{ "ip": "127.0.0.0/8" }] } },
+            "what": ["dmuc_status", "dmuc_links", "dmuc_table", "dmuc_counters"]
+        },
+        "console": { "from": ["ejabberd_ctl"], "who": "all", "what": "*" }
+    });
 }
 
 /// As in the `ejabberd.yml` that comes with it, in bytes per second. Its listener for servers names
@@ -154,10 +177,6 @@ pub fn command(site: &Site, spec: &ServerSpec) -> Result<Command> {
         command.args(["-c", "/usr/sbin/ejabberdctl foreground"]);
         return Ok(command);
     }
-    let lib = site.multiarch()?;
-    let mut libs = vec![lib];
-    libs.extend(site.stage.as_ref().map(|stage| stage.join("erlang")));
-    let libs: Vec<String> = libs.iter().map(|path| path.display().to_string()).collect();
     let mut command = site.enter("erl");
     command
         .args(["-noinput", "-name", &node(site), "-setcookie", &cookie(site)])
@@ -169,11 +188,36 @@ pub fn command(site: &Site, spec: &ServerSpec) -> Result<Command> {
         .args(&spec.erl_arguments)
         .args(["+P", "250000", "-s", "ejabberd"])
         .env("HOME", &site.dir)
-        .env("ERL_LIBS", libs.join(":"))
+        .env("ERL_LIBS", libs(site)?)
         .env("ERL_CRASH_DUMP", site.dir.join("erl_crash.dump"))
         .env("EJABBERD_CONFIG_PATH", site.dir.join("ejabberd.yml"))
         .env("EJABBERD_LOG_PATH", site.dir.join("ejabberd.log"));
     Ok(command)
+}
+
+/// Where it finds its own code and dmuc.
+fn libs(site: &Site) -> Result<String> {
+    let mut libs = vec![site.multiarch()?];
+    libs.extend(site.stage.as_ref().map(|stage| stage.join("erlang")));
+    let libs: Vec<String> = libs.iter().map(|path| path.display().to_string()).collect();
+    Ok(libs.join(":"))
+}
+
+/// What `ejabberdctl` does, which itself would look for a system user.
+pub async fn ctl(site: &Site, pid: u32, words: &[&str]) -> Result<String> {
+    // A node that has just gone may still be known by its name.
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let name = format!("ctl{}-{}@127.0.0.1", CALLS.fetch_add(1, Ordering::Relaxed), site.label);
+    let mut command = site.beside(pid, "erl");
+    command
+        .args(["-noinput", "-hidden", "-name", &name])
+        .args(["-setcookie", &cookie(site)])
+        .args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"])
+        .args(["-s", "ejabberd_ctl", "-extra", &node(site)])
+        .args(words)
+        .env("HOME", &site.dir)
+        .env("ERL_LIBS", libs(site)?);
+    output(command, "", Duration::from_secs(60)).await
 }
 
 /// Its log files.

@@ -355,6 +355,33 @@ impl Server {
         Ok(())
     }
 
+    /// Gives it other options of dmuc in its configuration file, of which it knows nothing yet.
+    pub fn write_options(&self, options: &[(&str, serde_json::Value)]) -> Result<()> {
+        let mut spec = self.spec.clone();
+        let all = options.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        spec.dmuc_options = all.collect();
+        match spec.kind {
+            Kind::Ejabberd => ejabberd::configure(&self.site, &spec, true),
+            Kind::Prosody => prosody::configure(&self.site, &spec, true),
+        }
+    }
+
+    /// Makes it read its configuration file again, as an administrator would; what it says.
+    pub async fn reload_config(&self) -> Result<String> {
+        match self.spec.kind {
+            Kind::Ejabberd => self.command(&["reload_config"]).await,
+            Kind::Prosody => self.shell("config:reload()").await,
+        }
+    }
+
+    /// Runs a command as `ejabberdctl` does; what it prints. One that fails is an error.
+    pub async fn command(&self, words: &[&str]) -> Result<String> {
+        match self.spec.kind {
+            Kind::Ejabberd => ejabberd::ctl(&self.site, self.pid().await?, words).await,
+            Kind::Prosody => bail!("{} is no ejabberd", self.name()),
+        }
+    }
+
     /// Whether dmuc is loaded now.
     pub async fn has_dmuc(&self) -> Result<bool> {
         match self.spec.kind {

@@ -90,6 +90,14 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
             "limits = {{ c2s = {{ rate = \"10kb/s\" }}, s2sin = {{ rate = \"30kb/s\" }} }}"
         )?;
     }
+    if spec.http {
+        writeln!(
+            c,
+            "http_ports = {{ 5280 }}; http_interfaces = {{ {address} }}; https_ports = {{}}"
+        )?;
+        writeln!(c, "statistics = \"internal\"; statistics_interval = \"manual\"")?;
+        writeln!(c, "openmetrics_allow_cidr = \"127.0.0.0/8\"")?;
+    }
     // lua-unbound, where it is installed, wants no loopback resolver and no .test by itself.
     writeln!(
         c,
@@ -102,7 +110,8 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     for (name, value) in &spec.dmuc_options {
         writeln!(c, "dmuc_{name} = {}", lua(value))?;
     }
-    let all: Vec<&str> = MODULES.iter().copied().chain(limits).collect();
+    let http = spec.http.then_some("http_openmetrics");
+    let all: Vec<&str> = MODULES.iter().copied().chain(limits).chain(http).collect();
     // A component inherits some of the global modules (TLS, SASL), and none of a host's.
     writeln!(c, "modules_enabled = {}", modules(&all, false))?;
     for host in [spec.domain()].into_iter().chain(spec.further_hosts()) {

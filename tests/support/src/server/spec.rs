@@ -66,6 +66,8 @@ pub struct ServerSpec {
     pub without: Vec<String>,
     /// Further arguments of ejabberd's Erlang machine.
     pub erl_arguments: Vec<String>,
+    /// Whether it listens for HTTP, for its API and its metrics.
+    pub http: bool,
     /// From which level on it writes its log: `debug`, `info`, `warn`; else the laboratory's choice.
     pub log_level: Option<String>,
     /// The root of another Debian release to take the server from instead of this machine's.
@@ -90,6 +92,7 @@ impl ServerSpec {
             stock_limits: false,
             without: Vec::new(),
             erl_arguments: Vec::new(),
+            http: false,
             log_level: None,
             sysroot: None,
             installed: false,
@@ -146,6 +149,12 @@ impl ServerSpec {
     /// Without one of the modules that would be loaded.
     pub fn without(mut self, module: &str) -> Self {
         self.without.push(module.to_owned());
+        self
+    }
+
+    /// With HTTP on port 5280: metrics at `/metrics`, ejabberd's commands below `/api`.
+    pub fn http(mut self) -> Self {
+        self.http = true;
         self
     }
 

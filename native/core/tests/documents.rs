@@ -1,0 +1,200 @@
+//! What docs/operations.md says exists, and is as it says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dmuc_core::view::LinkRow;
+use dmuc_core::{Config, Shared, Unit};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn operations() -> String {
+    fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md")
+}
+
+/// Everything that may log or answer, with text that is broken over lines put together.
+fn sources() -> Vec<String> {
+    let dirs =
+        ["native/core/src", "native/nif/src", "native/lua/src", "erlang/src", "lua/mod_dmuc"];
+    let mut sources = Vec::new();
+    let mut dirs: Vec<PathBuf> = dirs.iter().map(|dir| root().join(dir)).collect();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("a directory of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                sources.push(joined(&text));
+            }
+        }
+    }
+    sources
+}
+
+/// Without the ends of lines inside of a text: Rust's `\`, Erlang's `" "`, Lua's `" .. "`.
+fn joined(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines().map(str::trim) {
+        if out.ends_with('\\') {
+            out.pop();
+        } else if out.ends_with('"') && line.starts_with('"') {
+            out.pop();
+            out.push_str(&line[1..]);
+            continue;
+        } else if out.ends_with('"') && line.starts_with(".. \"") {
+            out.pop();
+            out.push_str(&line[4..]);
+            continue;
+        } else {
+            out.push('\n');
+        }
+        out.push_str(line);
+    }
+    out
+}
+
+/// The code spans of the document, without blocks; a span may go over the end of a line.
+fn spans(text: &str) -> Vec<String> {
+    let mut in_block = false;
+    let mut prose = String::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            in_block = !in_block;
+        } else if !in_block {
+            prose.push_str(line.trim_start());
+            prose.push(if line.is_empty() { '\n' } else { ' ' });
+        }
+    }
+    prose.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The rows of the table that begins with this line, as cells.
+fn rows<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+    let (_, table) = text.split_once(head).expect("the table");
+    let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+#[test]
+fn every_option_is_there_with_its_default_and_range() {
+    let text = operations();
+    let rows = rows(&text, "| Option | Default | Range |");
+    assert_eq!(rows.len(), Config::OPTIONS.len());
+    for (row, option) in rows.iter().zip(Config::OPTIONS) {
+        let unit = match option.unit {
+            Unit::Count => "",
+            Unit::Bytes => "bytes",
+            Unit::Millis => "ms",
+        };
+        let range = format!("{} to {}", option.min, option.max);
+        let name = format!("`{}`", option.name);
+        let default = option.default.to_string();
+        assert_eq!(row[..5], [&name, &default, &range, unit, option.doc.trim()], "{name}");
+        assert!(["at once", "new links"].contains(&row[6]), "{name}: {}", row[6]);
+        assert!(row[7].ends_with('.'), "{name}: {}", row[7]);
+    }
+}
+
+#[test]
+fn every_column_is_there_with_its_meaning() {
+    let text = operations();
+    let rows = rows(&text, "| Name | Meaning |");
+    assert_eq!(rows.len(), LinkRow::COLUMNS.len());
+    for (row, column) in rows.iter().zip(LinkRow::COLUMNS) {
+        let shown = if column.shown { "" } else { " (not in the table)" };
+        assert_eq!(row[..], [&format!("`{}`{shown}", column.name), column.doc.trim()]);
+    }
+}
+
+#[test]
+fn every_metric_that_is_named_is_one() {
+    let shared = Shared::new(Config::default());
+    let counters =
+        shared.counters.described().into_iter().map(|(name, ..)| format!("{name}_total"));
+    let gauges = shared.gauges().into_iter().map(|(name, ..)| name.to_owned());
+    let all: Vec<String> = counters.chain(gauges).collect();
+    let spans = spans(&operations());
+    let mut named = 0;
+    for span in &spans {
+        let name = span.trim_start_matches("prosody_mod_dmuc__").trim_start_matches("dmuc_");
+        if name.ends_with("_total") && !Config::OPTIONS.iter().any(|option| option.name == name) {
+            assert!(all.iter().any(|metric| metric == name), "no metric {span}");
+            named += 1;
+        }
+    }
+    assert!(named >= 4, "{named}");
+    for (gauge, ..) in shared.gauges() {
+        assert!(spans.iter().any(|span| span == gauge), "{gauge} is not told");
+    }
+}
+
+#[test]
+fn every_command_is_one() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("a source");
+    let (erlang, lua) = (read("erlang/src/mod_dmuc.erl"), read("lua/mod_dmuc/shell.lib.lua"));
+    let mut named = [0, 0];
+    let text = operations() + &read("README.md") + &read("lua/mod_dmuc/README.md");
+    for span in text.split(['`', '\'', '\n']) {
+        if let Some(rest) = span.strip_prefix("ejabberdctl dmuc_") {
+            let name = rest.split(' ').next().unwrap_or_default();
+            assert!(erlang.contains(&format!("name = dmuc_{name},")), "no command {span}");
+            named[0] += 1;
+        } else if let Some(rest) = span.strip_prefix("dmuc:") {
+            let name = rest.split('(').next().unwrap_or_default();
+            assert!(lua.contains(&format!("sections.{name} = ")), "no command {span}");
+            named[1] += 1;
+        }
+    }
+    assert!(named[0] >= 5 && named[1] >= 5, "{named:?}");
+}
+
+/// What is quoted of logs, answers and reasons: each part between the placeholders stands in one source,
+/// in this order.
+#[test]
+fn every_line_of_the_log_is_in_the_code() {
+    let sources = sources();
+    let mut quoted = 0;
+    for span in spans(&operations()) {
+        let is_line = span.contains('<') && span.contains(' ')
+            || rows_of_reasons(&span)
+            || span.starts_with("the ")
+            || span.starts_with("an envelope");
+        if !is_line {
+            continue;
+        }
+        quoted += 1;
+        let parts: Vec<&str> = parts(&span).filter(|part| part.trim().len() > 2).collect();
+        let has = |source: &&String| {
+            let mut rest = source.as_str();
+            // Not in order only where two texts are put together.
+            parts.iter().all(|part| match rest.find(part.trim()) {
+                Some(at) => {
+                    rest = &rest[at..];
+                    true
+                }
+                None => source.contains(part.trim()),
+            })
+        };
+        let anywhere = || parts.iter().all(|part| sources.iter().any(|s| s.contains(part.trim())));
+        let found = sources.iter().any(|source| has(&source));
+        assert!(found || span.contains(": <reason>") && anywhere(), "nothing logs {span:?}");
+    }
+    assert!(quoted >= 30, "{quoted}");
+}
+
+/// The reasons that stand in the table of those.
+fn rows_of_reasons(span: &str) -> bool {
+    let text = operations();
+    let rows = rows(&text, "| `reason` begins with |");
+    rows.iter().any(|row| row[0].contains(&format!("`{span}`")))
+}
+
+/// The text outside of `<placeholders>`.
+fn parts(span: &str) -> impl Iterator<Item = &str> {
+    span.split('<').enumerate().map(|(n, part)| match n {
+        0 => part,
+        _ => part.split_once('>').map_or("", |(_, rest)| rest),
+    })
+}
