@@ -85,16 +85,11 @@ module:hook_global("stats-update", function ()
 	for _, metric in ipairs(core.shared:metrics()) do
 		local known = measured[metric.name];
 		if not known then
-			local family = module:metric(metric.kind, metric.name, "", metric.doc, {});
-			known = { last = 0, metric = family:with_labels() };
+			known = module:metric(metric.kind, metric.name, "", metric.doc, {}):with_labels();
 			measured[metric.name] = known;
 		end
-		if metric.kind == "gauge" then
-			known.metric:set(metric.value);
-		else
-			known.metric:add(metric.value - known.last);
-			known.last = metric.value;
-		end
+		-- Not added up here: the core's counters outlive a reload, and so do the metrics.
+		known:set(metric.value);
 	end
 end);
 
