@@ -25,6 +25,7 @@ local function off(reason)
 	end
 	function module.unload() reports[module.host] = nil; end
 	reports[module.host] = { off = reason };
+	module:require "shell"(reports);
 	local text = ("dmuc is off for %s, rooms work as without it: %s"):format(module.host, reason);
 	if told[reason] and told[reason] ~= module.host then
 		module:set_status("error", text);
@@ -77,7 +78,7 @@ local core = {
 
 local role = module:require(is_muc and "primary" or "replica")(core);
 
-native_lib.start_log(native);
+local drain_log = native_lib.start_log(native);
 
 --- What the core counts, as metrics.
 local measured = {};
@@ -152,6 +153,8 @@ function module.unload()
 	reports[module.host] = nil;
 	if role.unload then role.unload(); end
 	if not module.reloading then role.stop(); end
+	-- The last word of the links that have ended; no timer comes any more.
+	drain_log();
 end
 
 if not module.reloading then module:add_feature(xml.xmlns); end

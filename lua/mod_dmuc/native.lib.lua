@@ -44,7 +44,7 @@ local function load()
 end
 
 --- Hands the core's log records to the module's log until the module is unloaded. The queue belongs to
--- the process, so whichever host drains first logs them.
+-- the process, so whichever host drains first logs them. Returns what does it at once.
 local function start_log(native)
 	local function drain()
 		local records, lost = native.drain_log();
@@ -57,6 +57,7 @@ local function start_log(native)
 		return drain_interval;
 	end
 	module:add_timer(drain_interval, drain);
+	return drain;
 end
 
 return { load = load; start_log = start_log; };

@@ -260,10 +260,10 @@ return function (core)
 			:add_child(xml.build(action.body, find)));
 	end
 
-	-- The names of the conditions of an error.
+	-- The names of the conditions of an error. They have namespaces of their own, which childtags() would want named.
 	local function conditions(stanza)
 		local list = {};
-		for child in stanza:get_child("error"):childtags() do list[#list + 1] = child.name; end
+		for _, child in ipairs(stanza:get_child("error").tags) do list[#list + 1] = child.name; end
 		return list;
 	end
 

@@ -1,5 +1,6 @@
 //! What an operator does with a server and sees of it: options, commands, metrics, logs.
 
+mod faults;
 mod logs;
 mod options;
 mod seen;
@@ -22,7 +23,8 @@ pub fn suite() -> Suite {
         suite = suite
             .case(format!("{pairing} seen"), move || seen::run(pairing))
             .case(format!("{pairing} options"), move || options::run(pairing))
-            .case(format!("{pairing} log"), move || logs::run(pairing));
+            .case(format!("{pairing} log"), move || logs::run(pairing))
+            .case(format!("{pairing} faults"), move || faults::run(pairing));
     }
     for kind in [Kind::Ejabberd, Kind::Prosody] {
         suite =
