@@ -16,6 +16,8 @@
 %% For all rooms together to close their links.
 -define(CLOSE_TIMEOUT, timer:seconds(10)).
 -define(REPAIR_AFTER, timer:seconds(5)).
+%% What the core wants done later without having been asked for actions waits this long at most.
+-define(IDLE, timer:seconds(60)).
 
 -record(state,
         {host         :: binary(),
@@ -173,7 +175,7 @@ handle_info(tick, #state{replica = #replica{handle = Handle} = Replica} = State)
     safely(fun() ->
                    Actions = mod_dmuc_nif:replica_tick(Handle, mod_dmuc:now()),
                    mod_dmuc_replica:perform(Replica, Actions)
-           end, State#state{wake = undefined});
+           end, arm(mod_dmuc:now() + ?IDLE, State#state{wake = undefined}));
 handle_info(announce, #state{replica = #replica{handle = Handle} = Replica, quiet = false} =
                 State) ->
     safely(fun() ->
@@ -297,7 +299,7 @@ start_replica(#state{host = Host, opts = Opts, shared = Shared} = State) ->
                                handle = mod_dmuc_nif:replica_new(Host, mod_dmuc:seed(), Shared)},
             mod_dmuc_store:import_consents(Replica, mod_dmuc:now()),
             mod_dmuc_replica:register(Replica),
-            State#state{replica = Replica};
+            arm(mod_dmuc:now() + ?IDLE, State#state{replica = Replica, wake = undefined});
         false ->
             State
     end.

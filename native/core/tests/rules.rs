@@ -343,6 +343,69 @@ fn a_doubt_about_one_stay_does_not_end_the_next() {
     assert!(is_out(&resolved, 1), "nobody has answered him");
 }
 
+/// Who is loaded next has only the records, and does not take anybody for an occupant by them.
+#[test]
+fn whoever_is_in_doubt_is_told_before_the_module_is_unloaded() {
+    let mut replica = replica(&[]);
+    let (join, welcome) = (
+        Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X),
+        Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110),
+    );
+    replica.incoming(Millis(1), &user(0), &format!("{ROOM}/n0"), welcome);
+    replica.outgoing(Millis(1), &user(1), &format!("{ROOM}/n1"), join);
+    replica.incoming(Millis(1), &user(1), &format!("{ROOM}/n1"), welcome);
+    replica.setup(Millis(2), ROOM, &link("e1", &[user(0), user(1)]));
+    // The room's server is another now, and has lost a presence on its way.
+    replica.outgoing(Millis(3), &user(0), &format!("{ROOM}/n0"), join);
+    replica.setup(Millis(4), ROOM, &link("e2", &[user(1)]));
+    let told = |replica: &mut Replica, now| {
+        let actions = replica.close(Millis(now)).list;
+        let out = actions.iter().filter_map(|action| match action {
+            Action::Evict { session, .. } => Some(("out", session.to_string())),
+            Action::Depart { session, .. } => Some(("leave", session.to_string())),
+            _ => None,
+        });
+        out.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut replica, 5), [("out", user(0)), ("leave", user(0))]);
+    assert_eq!(replica.consents().len(), 1);
+}
+
+/// Its server may have answered for a day that it does not speak dmuc, before it did.
+#[test]
+fn a_service_whose_rooms_stay_plain_is_told_once() {
+    let mut replica = replica(&[]);
+    let welcome = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
+    let join = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
+    let told = |replica: &mut Replica, now| {
+        let actions = replica.tick(Millis(now)).list;
+        let rooms = actions.iter().filter_map(|action| match action {
+            Action::Announce { room } => Some(room.to_string()),
+            _ => None,
+        });
+        rooms.collect::<Vec<_>>()
+    };
+    // Nobody has asked for this.
+    replica.incoming(Millis(0), &user(1), "other@elsewhere.test/n1", welcome);
+    replica.incoming(Millis(1), &user(0), &format!("{ROOM}/n0"), welcome);
+    assert_eq!(told(&mut replica, 10_000), [""; 0]);
+    assert_eq!(told(&mut replica, 10_001), [ROOM]);
+    let second = ROOM.replace("room", "second");
+    replica.outgoing(Millis(11_000), &user(0), &format!("{second}/n0"), join);
+    replica.incoming(Millis(11_000), &user(0), &format!("{second}/n0"), welcome);
+    assert_eq!(told(&mut replica, 30_000), [""; 0]);
+}
+
+#[test]
+fn a_service_with_a_link_is_not_told() {
+    let mut replica = replica(&[]);
+    let welcome = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
+    replica.incoming(Millis(1), &user(0), &format!("{ROOM}/n0"), welcome);
+    replica.setup(Millis(2), ROOM, &link("e1", &[user(0)]));
+    let announces = |action: &Action| matches!(action, Action::Announce { .. });
+    assert!(!replica.tick(Millis(10_001)).list.iter().any(announces));
+}
+
 /// A replica by itself, with one member, and a hostile primary.
 fn replica(options: &[(&str, u64)]) -> Replica {
     let shared = Shared::new(Config::from_pairs(options).expect("options"));

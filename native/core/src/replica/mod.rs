@@ -2,6 +2,7 @@
 
 mod departures;
 mod envelope;
+mod herald;
 mod link;
 mod silence;
 mod slots;
@@ -15,6 +16,7 @@ use roaring::RoaringBitmap;
 
 use self::departures::Departures;
 use self::envelope::{Taking, What, check};
+use self::herald::Herald;
 use self::link::Link;
 pub use self::silence::is_question_id;
 use self::silence::{Doubt, Farewells};
@@ -63,6 +65,7 @@ pub struct Replica {
     slot_bytes: u64,
     announcing: VecDeque<Arc<str>>,
     announce_at: Option<Millis>,
+    herald: Herald,
     /// Who was told that he is out, while the room may not know.
     departures: Departures,
     /// By room and session.
@@ -115,6 +118,7 @@ impl Replica {
             slot_bytes: 0,
             announcing: VecDeque::new(),
             announce_at: None,
+            herald: Herald::default(),
             departures: Departures::default(),
             doubts: BTreeMap::new(),
             farewells: Farewells::default(),
@@ -159,17 +163,20 @@ impl Replica {
     /// record changed or went.
     pub fn incoming(&mut self, now: Millis, session: &str, from: &str, facts: Facts) -> bool {
         self.answered(now, jid::bare(from), session, facts);
+        let room = jid::bare(from);
         if facts.is_own_available()
-            && let Some(link) = self.links.get_mut(jid::bare(from))
+            && let Some(link) = self.links.get_mut(room)
         {
             // Until the first envelope it may be the primary of the link that sends plainly.
             let is_new = link.next_seq == 1;
             let is_named = link.index_of.contains_key(session);
             if is_named && !is_new {
                 link.let_in.insert(session.into());
-            } else if is_new && !is_named && self.consents.get(jid::bare(from), session).is_some() {
+            } else if is_new && !is_named && self.consents.get(room, session).is_some() {
                 link.welcomed.insert(session.into());
             }
+        } else if facts.is_own_available() && self.consents.get(room, session).is_some() {
+            self.herald.entered(now, room);
         }
         match self.consents.incoming(session, from, facts) {
             Change::Closed => {
@@ -421,6 +428,7 @@ impl Replica {
         if !known {
             *self.per_domain.entry(domain.into()).or_default() += 1;
         }
+        self.herald.knows(domain);
         if self.slot_bytes < self.shared.config.max_slot_bytes_total() {
             accept.slots = self.shared.config.max_slots();
         }
@@ -703,6 +711,11 @@ impl Replica {
             }
         }
         self.departures.tick(now, &mut out);
+        for room in self.herald.due(now) {
+            if !self.per_domain.contains_key(jid::domain(&room)) {
+                out.push(Action::Announce { room });
+            }
+        }
         if self.announce_at.is_some_and(|at| at <= now) {
             self.announce_batch(now, &mut out);
         } else if let Some(at) = self.announce_at {
@@ -728,6 +741,7 @@ impl Replica {
         for _ in 0..ANNOUNCE_BATCH {
             let Some(room) = self.announcing.pop_front() else { break };
             if !self.links.contains_key(&room) && jid::is_room(&room) {
+                self.herald.knows(jid::domain(&room));
                 out.push(Action::Announce { room });
             }
         }
@@ -738,8 +752,9 @@ impl Replica {
     }
 
     /// The module is unloaded: takes leave of every room, with the number of the last envelope
-    /// handled. Later envelopes are refused. Consent records stay and can be read.
-    pub fn close(&mut self, _now: Millis) -> Actions {
+    /// handled. Later envelopes are refused. Consent records stay and can be read, but whoever waits to
+    /// be told that he is out would never hear it from who is loaded next, and is told now.
+    pub fn close(&mut self, now: Millis) -> Actions {
         self.closed = true;
         let mut out = Vec::new();
         let mut rooms: Vec<Arc<str>> = self.links.keys().cloned().collect();
@@ -749,6 +764,7 @@ impl Replica {
             self.report(&room, Says { bye: true, ..Says::default() }, &mut out);
             self.remove(&room);
         }
+        self.resolve_doubts(now, true, &mut out);
         self.give(out)
     }
 
@@ -779,7 +795,7 @@ impl Replica {
     }
 
     fn give(&mut self, list: Vec<Action>) -> Actions {
-        if let Some(at) = self.departures.next() {
+        for at in [self.departures.next(), self.herald.next()].into_iter().flatten() {
             self.alarm.by(at);
         }
         Actions { list, wake: self.alarm.take() }

@@ -168,7 +168,7 @@ impl Replica {
 
     /// Asks the primaries that are silent, and gives up those that have been for too long.
     pub(super) fn listen(&mut self, now: Millis, out: &mut Vec<Action>) {
-        self.resolve_doubts(now, out);
+        self.resolve_doubts(now, false, out);
         let silent: Vec<Arc<str>> = self
             .links
             .iter()
@@ -254,9 +254,10 @@ impl Replica {
         (!has_left).then_some(nick)
     }
 
-    /// Whoever has waited for an answer since a link was given up, and got none, is out.
-    fn resolve_doubts(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let due = self.doubts.extract_if(.., |_, doubt| now >= doubt.until);
+    /// Whoever has waited for an answer since a link was given up, and got none, is out; `all` waits no
+    /// longer.
+    pub(super) fn resolve_doubts(&mut self, now: Millis, all: bool, out: &mut Vec<Action>) {
+        let due = self.doubts.extract_if(.., |_, doubt| all || now >= doubt.until);
         for ((room, session), Doubt { mark, .. }) in due.collect::<Vec<_>>() {
             let record = self.consents.get(&room, &session);
             if record.is_some_and(|record| record.mark() == mark)

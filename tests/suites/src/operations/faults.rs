@@ -14,6 +14,7 @@ pub async fn run(pairing: Pairing) -> Result<()> {
     let primary = spec(pairing.primary, "a")
         .dmuc_option("hold_time", 4)
         .dmuc_option("setup_timeout", 3)
+        .dmuc_option("retry_min", 1)
         .dmuc_option("max_envelope_bytes", 4096)
         .dmuc_option("max_unacked_copies", 1000);
     let replica = spec(pairing.replica, "b").dmuc_option("max_links", 1);

@@ -117,7 +117,8 @@ async fn refused(server: &Server, option: &str, answer: &Result<String>, what: &
 pub async fn refused_at_start(kind: Kind) -> Result<()> {
     let wrong = ServerSpec::new(kind, "b").dmuc(true).dmuc_option("ack_every", 0);
     let lab = Lab::builder(&format!("operations-refused-{kind}"))
-        .server(ServerSpec::prosody("a").dmuc(true))
+        // It asks again soon: a module that has not seen its users enter does not announce itself.
+        .server(ServerSpec::prosody("a").dmuc(true).dmuc_option("support_no", 1))
         .server(wrong)
         .wire("a", "b")
         .start()
