@@ -11,8 +11,9 @@ use dmuc_testkit::{Client, xml};
 use super::Scene;
 use super::evil::Evil;
 use super::tables::{counters, grown};
-use crate::scene::{SOON, all_have, until};
+use crate::scene::{SOON, all_have, until, until_async};
 use crate::traffic::{NS, payload};
+use crate::view::links;
 
 /// Answers to the first set-ups; the one after is in order.
 const ANSWERS: [&str; 6] = [
@@ -44,6 +45,12 @@ pub async fn play(scene: &Scene) -> Result<()> {
         .await?;
     }
     until("a set-up in order", SOON, || set_ups.load(Ordering::Relaxed) > ANSWERS.len()).await?;
+    // Its answer has to be there too.
+    until_async("a link", SOON, async || {
+        let rows = links(scene.b()).await?;
+        Ok(rows.iter().any(|row| row["room"] == room.as_str() && row["state"] == "linked"))
+    })
+    .await?;
     say(&room, member, neighbour, "linked").await?;
     let carried =
         peer.wait_for(|r| r.xml().contains("linked") && r.xml().contains("<cast"), SOON).await?;
