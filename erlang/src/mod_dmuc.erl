@@ -136,7 +136,8 @@ ejabberd_stopping() ->
 -spec commands() -> [#ejabberd_commands{}].
 commands() ->
     Host = {host, binary},
-    Pair = fun(Name) -> {Name, {tuple, [{name, string}, {value, string}]}} end,
+    %% Not `name' and `value': 24.12 fails to write those as JSON.
+    Pair = fun(Name) -> {Name, {tuple, [{key, string}, {value, string}]}} end,
     [#ejabberd_commands{
         name = dmuc_status, tags = [muc, s2s],
         desc = "What mod_dmuc does on a virtual host: roles, links, what waits, what was saved",

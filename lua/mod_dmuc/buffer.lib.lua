@@ -7,7 +7,7 @@
 
 local xml = module:require "xml";
 
-local setmetatable = setmetatable;
+local setmetatable, ipairs = setmetatable, ipairs;
 local s_match = string.match;
 local serialize, freeze = xml.serialize, xml.freeze;
 
@@ -18,8 +18,9 @@ local function new()
 	return setmetatable({
 		-- Payloads by position: XML, or the id of one that the core has; facts, nick, digest, and stanza.
 		bytes = {}, facts = {}, nicks = {}, digests = {}, stanzas = {}, payloads = 0;
-		-- Copies in the order sent: full JID and position of the payload.
-		to = {}, position = {}, copies = 0;
+		-- Copies in the order sent: full JID and position of the payload. Where `to` is false, a crowd of
+		-- the core's is in its place.
+		to = {}, position = {}, crowds = {}, copies = 0;
 		by_digest = {};
 	}, buffer_mt);
 end
@@ -46,6 +47,20 @@ function buffer_mt:add(to, position)
 	self.copies = n;
 	self.to[n] = to;
 	self.position[n] = position;
+end
+
+--- Copies of one payload for many.
+function buffer_mt:add_crowd(crowd, position)
+	self:add(false, position);
+	self.crowds[self.copies] = crowd;
+end
+
+--- Calls f(stanza, jid) for each copy in its order.
+function buffer_mt:each(f)
+	for i = 1, self.copies do
+		local stanza, to = self.stanzas[self.position[i]], self.to[i];
+		for _, jid in ipairs(to and { to } or self.crowds[i]:list()) do f(stanza, jid); end
+	end
 end
 
 return { new = new };

@@ -6,6 +6,7 @@
 
 local xml = module:require "xml";
 local new_buffer = module:require "buffer".new;
+local burst = module:require "burst";
 
 local st = require "util.stanza";
 local new_id = require "util.id".medium;
@@ -24,6 +25,9 @@ local setup_timeout = 300;
 local sweep_interval = 60;
 -- A room whose core failed is linked anew after so many seconds; after the last it stays plain.
 local rebuild_delays = { 1, 10, 60 };
+
+-- Copies of an event after which it is likely to have as many as the last that had so many.
+local few = 16;
 
 local pass, hold, pass_poll = 0, 1, 2; -- luacheck: ignore 211/pass
 
@@ -101,7 +105,7 @@ return function (core)
 			module:log("error", "No link for %s: %s", jid, tostring(room));
 			return nil;
 		end
-		local handle = { jid = jid, room = room, capture = room.capture, buffer = new_buffer(), todo = {}, failures = 0 };
+		local handle = { jid = jid, room = room, capture = room.capture, buffer = new_buffer(), todo = {}, usual = 0, failures = 0 };
 		handles[jid] = handle;
 		return handle;
 	end
@@ -145,12 +149,12 @@ return function (core)
 		handles[handle.jid] = handle;
 		for _, buffer in ipairs { held or false, handle.buffer } do
 			if buffer then
-				for i = 1, buffer.copies do
-					local stanza = st.clone(buffer.stanzas[buffer.position[i]]);
-					stanza.attr.to = buffer.to[i];
-					own[stanza] = true;
-					module:send(stanza);
-				end
+				buffer:each(function (stanza, jid)
+					local copy = st.clone(stanza);
+					copy.attr.to = jid;
+					own[copy] = true;
+					module:send(copy);
+				end);
 			end
 		end
 		handle.buffer = new_buffer();
@@ -326,6 +330,10 @@ return function (core)
 	local function event(handle)
 		local buffer = handle.buffer;
 		if buffer.copies == 0 and not handle.poll then return; end
+		if buffer.copies >= few then
+			handle.usual = buffer.copies;
+			burst.finish();
+		end
 		handle.buffer, handle.poll = new_buffer(), nil;
 		local ok, actions = pcall(handle.room.event, handle.room, now(), buffer);
 		if not ok then return discard(handle, "The core", actions, buffer); end
@@ -385,6 +393,12 @@ return function (core)
 		local verdict, known = handle.capture(handle.room, recent(), to, bits, digest);
 		if verdict == hold then
 			buffer:add(to, buffer:payload(stanza, bits, digest, known));
+			if buffer.copies == few then
+				-- As many as the last time.
+				burst.begin(handle.usual);
+			elseif buffer.copies == burst.most then
+				burst.finish();
+			end
 			mark(handle);
 			return true;
 		elseif verdict == pass_poll then
@@ -502,43 +516,21 @@ return function (core)
 	local function broadcast(room, stanza)
 		local handle = handles[room.jid];
 		if not handle or handle.dead then return; end
-		local remote, others, n, m = {}, {}, 0, 0;
-		for _, occupant in next, room._occupants do
-			for jid, presence in next, occupant.sessions do
-				-- As occupant.lib does it when the room looks at its occupants.
-				if presence.attr.type ~= "unavailable" or jid == occupant.jid then
-					if is_remote_session(jid) then
-						n = n + 1;
-						remote[n] = jid;
-					else
-						m = m + 1;
-						others[m] = jid;
-					end
-				end
-			end
-		end
-		if n == 0 then return; end
+		local crowd, others = native.crowd(room._occupants, hosts);
+		if not crowd then return; end
 		local bits, digest = inspect(stanza);
 		-- Before the core takes note of the copies, so that nothing can fail once it has.
 		local buffer = handle.buffer;
 		local position = buffer:payload(stanza, bits, digest);
-		local ok, held = pcall(handle.room.capture_many, handle.room, now(), remote, bits);
+		local ok, passed = pcall(handle.room.capture_crowd, handle.room, now(), crowd, bits);
 		if not ok then
-			discard(handle, "Capture", held);
+			discard(handle, "Capture", passed);
 			return;
 		end
-		local passed, p = {}, 0;
-		for i = 1, n do
-			if held[i] then
-				buffer:add(remote[i], position);
-			else
-				p = p + 1;
-				passed[p] = remote[i];
-			end
-		end
+		buffer:add_crowd(crowd, position);
 		handle.poll = true;
 		mark(handle);
-		return others, m, passed, p;
+		return others, passed or {};
 	end
 
 	-- Another module may have put its own way of sending into rooms; then their loop and route/remote do.
@@ -558,19 +550,19 @@ return function (core)
 			and is_stock(room.route_stanza)) then
 			return;
 		end
-		local ok, others, m, passed, p = pcall(broadcast, room, stanza);
+		local ok, others, passed = pcall(broadcast, room, stanza);
 		if not ok then
 			module:log("error", "Could not see a broadcast of %s whole: %s", room.jid, tostring(others));
 			return;
 		end
 		if not others then return; end
 		local to = stanza.attr.to;
-		for i = 1, m do
+		for i = 1, #others do
 			stanza.attr.to = others[i];
 			room:route_stanza(stanza);
 		end
 		own[stanza] = true;
-		for i = 1, p do
+		for i = 1, #passed do
 			stanza.attr.to = passed[i];
 			room:route_stanza(stanza);
 		end
@@ -625,7 +617,7 @@ return function (core)
 	function role.restore(saved)
 		support = saved.support;
 		for jid, old in pairs(saved.handles) do
-			local handle = { jid = jid, room = old.room, capture = old.capture, buffer = new_buffer(), todo = {},
+			local handle = { jid = jid, room = old.room, capture = old.capture, buffer = new_buffer(), todo = {}, usual = 0,
 				failures = old.failures, dead = old.dead, logged = old.logged };
 			handles[jid] = handle;
 			if old.wake and not old.dead then arm(handle, old.wake); end

@@ -4,6 +4,7 @@
 -- other. What it delivers goes the way of any stanza from a server stream.
 
 local xml = module:require "xml";
+local in_burst = module:require "burst".each;
 
 local filters = require "util.filters";
 local st = require "util.stanza";
@@ -119,19 +120,23 @@ return function (core)
 	function performers.deliver(action, origin, payloads)
 		local payload = payloads[action.op];
 		local to = action.to;
-		for i = 1, #to do
-			post(share(payload, to[i]), to[i], origin);
-		end
+		in_burst(#to, function (first, last)
+			for i = first, last do
+				post(share(payload, to[i]), to[i], origin);
+			end
+		end);
 	end
 
 	function performers.replay(action, origin)
 		local stanzas, to = action.stanzas, action.to;
 		for i = 1, #to do
-			for j = 1, #stanzas do
-				local stanza = unpack(stanzas[j]);
-				stanza.attr.to = to[i];
-				post(stanza, to[i], origin);
-			end
+			in_burst(#stanzas, function (first, last)
+				for j = first, last do
+					local stanza = unpack(stanzas[j]);
+					stanza.attr.to = to[i];
+					post(stanza, to[i], origin);
+				end
+			end);
 		end
 	end
 

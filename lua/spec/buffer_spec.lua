@@ -23,6 +23,20 @@ describe("buffer", function ()
 		assert.same({ "n" }, buffer.nicks);
 	end);
 
+	it("has the copies of a crowd in their place", function ()
+		local buffer = new_buffer();
+		local position = hold(buffer, st.message { from = "r@c/n" });
+		buffer:add("a@b/r", position);
+		buffer:add_crowd({ list = function () return { "c@b/r", "d@b/r" }; end }, position);
+		buffer:add("e@b/r", position);
+		local seen = {};
+		buffer:each(function (stanza, jid)
+			assert.equal("r@c/n", stanza.attr.from);
+			seen[#seen + 1] = jid;
+		end);
+		assert.same({ "a@b/r", "c@b/r", "d@b/r", "e@b/r" }, seen);
+	end);
+
 	it("gives equal stanzas one position", function ()
 		local buffer = new_buffer();
 		assert.equal(1, hold(buffer, st.presence { from = "r@c/n", to = "a@b/r" }));

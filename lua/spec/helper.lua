@@ -3,8 +3,10 @@
 
 local helper = {};
 
-function helper.require(name)
-	local env = setmetatable({ module = { require = function (_, lib) return helper.require(lib); end } }, { __index = _G });
+-- `api` is what the library uses of Prosody's `module`.
+function helper.require(name, api)
+	local module = setmetatable({ require = function (_, lib) return helper.require(lib, api); end }, { __index = api });
+	local env = setmetatable({ module = module }, { __index = _G });
 	local path = "mod_dmuc/" .. name .. ".lib.lua";
 	local chunk;
 	if setfenv then -- luacheck: ignore 113

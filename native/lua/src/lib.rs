@@ -4,6 +4,7 @@
 //! core, what is done is done in `lua/mod_dmuc`. [`encode`] and [`decode`] hold the shapes,
 //! [`handle`] the guard against panics, [`logs`] the way of log records.
 
+mod crowd;
 mod decode;
 mod encode;
 mod handle;
@@ -86,6 +87,7 @@ fn dmuc_native(lua: &Lua) -> LuaResult<LuaTable> {
     module.set("support", lua.create_function(primary::support)?)?;
     module.set("room", lua.create_function(primary::room)?)?;
     module.set("replica", lua.create_function(replica::replica)?)?;
+    module.set("crowd", lua.create_function(crowd::crowd)?)?;
     module.set("inspect", lua.create_function(inspect::inspect)?)?;
     module.set("pack", lua.create_function(pack::pack)?)?;
     module.set("unpack", lua.create_function(pack::unpack)?)?;

@@ -4,6 +4,7 @@ use dmuc_core::{Actions, Answer, Bounce, PayloadIn, Room, Support, Verdict};
 use mlua::prelude::*;
 
 use crate::SharedHandle;
+use crate::crowd::{Crowd, recipients};
 use crate::decode::{self, facts, millis};
 use crate::encode;
 use crate::handle::Handle;
@@ -52,12 +53,9 @@ impl LuaUserData for SupportHandle {
     }
 }
 
-/// Payloads, and of each copy the recipient and the position of its payload, counted from one.
-type Held = (Vec<PayloadIn>, Vec<LuaString>, Vec<u32>);
-
-/// Reads `{ bytes, facts, nicks, digests, to, position }`, each a sequence: see buffer.lib.lua. In `bytes`
+/// Reads what is held, `{ bytes, facts, nicks, digests }`, each a sequence: see buffer.lib.lua. In `bytes`
 /// the id that `capture` has told stands for the XML of a payload that the core has.
-fn held(lua: &Lua, buffer: &LuaTable) -> LuaResult<Held> {
+fn payloads(lua: &Lua, buffer: &LuaTable) -> LuaResult<Vec<PayloadIn>> {
     let all = |name| buffer.raw_get::<LuaTable>(name);
     let (bytes, bits, nicks, digests) =
         (all("bytes")?, all("facts")?, all("nicks")?, all("digests")?);
@@ -73,7 +71,35 @@ fn held(lua: &Lua, buffer: &LuaTable) -> LuaResult<Held> {
             id => PayloadIn::Known(u64::from_lua(id, lua)?),
         });
     }
-    Ok((payloads, buffer.raw_get("to")?, buffer.raw_get("position")?))
+    Ok(payloads)
+}
+
+/// Who is to get which payload, counted from zero, for those who are told to `f`: `{ to, position, crowds }`.
+/// Where `to` has no JID, there is a crowd in its place.
+fn with_copies<R>(
+    lua: &Lua,
+    buffer: &LuaTable,
+    payloads: usize,
+    f: impl FnOnce(&[(&str, u32)]) -> LuaResult<R>,
+) -> LuaResult<R> {
+    let (jids, places) = recipients(lua, buffer.raw_get("to")?)?;
+    let positions: Vec<u32> = buffer.raw_get("position")?;
+    let total = jids.iter().count() + places.len();
+    if total != positions.len() || positions.iter().any(|n| *n == 0 || *n as usize > payloads) {
+        return Err(LuaError::runtime("dmuc: a copy names no payload"));
+    }
+    let crowds: LuaTable = buffer.raw_get("crowds")?;
+    let crowds: Vec<LuaUserDataRef<Crowd>> =
+        places.iter().map(|place| crowds.raw_get(*place)).collect::<LuaResult<_>>()?;
+    let (mut jids, mut crowds) = (jids.iter(), places.iter().zip(&crowds).peekable());
+    let mut copies = Vec::with_capacity(total);
+    for (n, position) in positions.iter().enumerate() {
+        match crowds.next_if(|(place, _)| **place == n + 1) {
+            Some((_, crowd)) => copies.extend(crowd.0.iter().map(|jid| (jid, position - 1))),
+            None => copies.extend(jids.next().map(|jid| (jid, position - 1))),
+        }
+    }
+    f(&copies)
 }
 
 pub struct RoomHandle(Handle<Room>);
@@ -112,26 +138,32 @@ impl LuaUserData for RoomHandle {
                 })
             },
         );
+        // capture_crowd(now, crowd, facts): keeps in it those whose copies are held; a list of the others,
+        // if there are any.
         methods.add_method_mut(
-            "capture_many",
-            |_, this, (now, to, bits): (u64, Vec<LuaString>, u32)| {
-                let to = to.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
-                let to: Vec<&str> = to.iter().map(|jid| &**jid).collect();
-                this.0.call(|room| room.capture_many(millis(now), &to, facts(bits)))
+            "capture_crowd",
+            |lua, this, (now, mut crowd, bits): (u64, LuaUserDataRefMut<Crowd>, u32)| {
+                let to: Vec<&str> = crowd.0.iter().collect();
+                let held = this.0.call(|room| room.capture_many(millis(now), &to, facts(bits)))?;
+                if held.iter().all(|held| *held) {
+                    return Ok(None);
+                }
+                let of = |wanted| {
+                    let all = to.iter().zip(&held);
+                    all.filter(move |(_, held)| **held == wanted).map(|(jid, _)| *jid)
+                };
+                let passed = lua.create_sequence_from(of(false))?;
+                let kept = of(true).collect();
+                crowd.0 = kept;
+                Ok(Some(passed))
             },
         );
-        // event(now, held): see `held`.
+        // event(now, held): see `payloads` and `with_copies`.
         methods.add_method_mut("event", |lua, this, (now, buffer): (u64, LuaTable)| {
-            let (payloads, to, positions) = held(lua, &buffer)?;
-            let to = to.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
-            if to.len() != positions.len()
-                || positions.iter().any(|n| *n == 0 || *n as usize > payloads.len())
-            {
-                return Err(LuaError::runtime("dmuc: a copy names no payload"));
-            }
-            let copies: Vec<(&str, u32)> =
-                to.iter().map(|jid| &**jid).zip(positions.iter().map(|n| n - 1)).collect();
-            let actions = this.0.call(|room| room.event(millis(now), payloads, &copies))?;
+            let payloads = payloads(lua, &buffer)?;
+            let actions = with_copies(lua, &buffer, payloads.len(), |copies| {
+                this.0.call(|room| room.event(millis(now), payloads, copies))
+            })?;
             let room = this.0.get()?;
             encode::actions(lua, &|payload| room.token_of(payload), &actions)
         });
