@@ -89,6 +89,7 @@ depends(_Host, _Opts) ->
 -spec hooks(binary()) -> [hook()].
 hooks(Host) ->
     [{multicast_route, Host, mod_dmuc_primary, multicast_route, 90},
+     {muc_filter_presence, Host, mod_dmuc_primary, muc_filter_presence, 1},
      %% Before the modules that answer IQs: markers are for us alone.
      {muc_process_iq, Host, mod_dmuc_primary, muc_process_iq, 1},
      {leave_room, Host, mod_dmuc_primary, leave_room, 90},

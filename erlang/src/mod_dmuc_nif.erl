@@ -15,7 +15,7 @@
          room_event_captured/3, room_event_captured_dirty/3,
          room_support/4, room_setup_result/5, room_report/4, room_bounced/5,
          room_occupants_asked/1, room_occupants/3,
-         room_tick/2, room_close/2]).
+         room_unasked/3, room_tick/2, room_close/2]).
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
          replica_session_lost/4,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
@@ -34,7 +34,7 @@
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().
--type jid() :: binary() | {binary(), binary(), binary()}.
+-type jid() :: binary() | {binary(), binary(), binary()} | jid:jid().
 -type facts() :: non_neg_integer().
 %% fast_xml's; children may be `{raw, Xml}' on the way out.
 -type xmlel() :: {xmlel, binary(), [{binary(), binary()}], [xmlel() | {xmlcdata, binary()} |
@@ -238,6 +238,9 @@ room_occupants_asked(_Room) -> ?NIF.
 
 -spec room_occupants(native(), millis(), [jid()]) -> actions().
 room_occupants(_Room, _Now, _Jids) -> ?NIF.
+
+-spec room_unasked(native(), millis(), jid()) -> actions().
+room_unasked(_Room, _Now, _Session) -> ?NIF.
 
 -spec room_tick(native(), millis()) -> actions().
 room_tick(_Room, _Now) -> ?NIF.

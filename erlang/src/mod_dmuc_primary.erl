@@ -7,7 +7,7 @@
 -module(mod_dmuc_primary).
 
 %% Hooks
--export([filter_packet/1, multicast_route/1, muc_process_iq/2, leave_room/4,
+-export([filter_packet/1, multicast_route/1, muc_process_iq/2, muc_filter_presence/3, leave_room/4,
          room_destroyed/3, room_destroyed/4, s2s_out_closed/2, s2s_out_handle_info/2]).
 %% For the other modules of mod_dmuc
 -export([find/1, register/1, unregister/1, tell/2, report/3, bounced/4, support_answer/3,
@@ -145,6 +145,36 @@ multicast_route({#jid{lserver = S, luser = U} = From, Domain, To, Pkt, false} = 
     end;
 multicast_route(Acc) ->
     Acc.
+
+%% ejabberd takes each presence of somebody who is not there for a join. Who has been put out and did not
+%% hear it would be in again, with a gap that he does not know of.
+-spec muc_filter_presence(presence() | drop, term(), binary()) -> presence() | drop | {stop, drop}.
+muc_filter_presence(#presence{type = available, from = From, to = #jid{lserver = S}} = Pkt,
+                    _State, _Nick) ->
+    case find(S) == undefined orelse xmpp:has_subtag(Pkt, #muc{}) of
+        true -> Pkt;
+        false -> guard(fun() -> unasked(From) end, false,
+                       fun(true) -> {stop, drop}; (false) -> Pkt end)
+    end;
+muc_filter_presence(Acc, _State, _Nick) ->
+    Acc.
+
+-spec unasked(jid()) -> boolean().
+unasked(From) ->
+    case get(?ROOM) of
+        #room{} = Held ->
+            case flush(Held) of
+                #room{handle = Handle} = Room ->
+                    case mod_dmuc_nif:room_unasked(Handle, mod_dmuc:now(), jid:tolower(From)) of
+                        {_, []} -> false;
+                        Actions -> perform(Actions, {}, Room), true
+                    end;
+                undefined ->
+                    false
+            end;
+        _ ->
+            false
+    end.
 
 -spec muc_process_iq(iq() | ignore, term()) -> iq() | ignore | {stop, ignore}.
 muc_process_iq(#iq{to = #jid{lserver = S} = To, sub_els = [{dmuc, Message}]}, _State) ->

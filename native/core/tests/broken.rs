@@ -80,6 +80,34 @@ fn who_fails_when_dmuc_is_unloaded_hears_of_nobody_elses_leave() {
     assert_eq!(to.iter().map(|jid| &**jid).collect::<Vec<_>>(), [user(0)]);
 }
 
+/// Some rooms take any presence for a join. It would let him in again, with a gap that he knows nothing of.
+#[test]
+fn who_was_put_out_over_a_broken_stream_and_does_not_ask_to_enter_is_told_again() {
+    let mut world = linked(2, PATIENCE);
+    let now = world.now;
+    let told = |world: &mut World, at: Millis| {
+        let room = world.primary.as_mut().expect("loaded");
+        let list = room.unasked(at, &user(0)).list;
+        list.iter().map(|a| matches!(a, Action::Plain { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut world, now), [], "he is inside");
+    world.sever(0);
+    say(&mut world, 0);
+    pass(&mut world, 40);
+    assert_eq!(world.failed, 2);
+    let now = world.now;
+    assert_eq!(told(&mut world, now), [true]);
+    assert_eq!(told(&mut world, now), [true], "nor may he have heard it this time");
+    assert_eq!(told(&mut world, now + 3_600_000), [], "after an hour it is a stranger");
+    // He asks, and is inside.
+    world.mend(0);
+    pass(&mut world, 1);
+    world.homes[0].join(world.now, &user(0), "n0");
+    world.quiet();
+    let now = world.now;
+    assert_eq!(told(&mut world, now), []);
+}
+
 #[test]
 fn who_is_served_plainly_because_an_answer_was_lost_stays() {
     let mut world =

@@ -274,6 +274,17 @@ fn room_occupants<'a>(env: Env<'a>, room: Handle, now: u64, jids: Term) -> NifRe
     Ok(actions(env, &room.0.lock().occupants(Millis(now), &jids)))
 }
 
+/// A session that may not be an occupant has sent a presence without the `<x/>` of those who enter.
+#[rustler::nif]
+fn room_unasked<'a>(
+    env: Env<'a>,
+    room: Handle,
+    now: u64,
+    session: Term<'a>,
+) -> NifResult<Term<'a>> {
+    Ok(actions(env, &room.0.lock().unasked(Millis(now), &jid(session)?)))
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn room_tick(env: Env<'_>, room: Handle, now: u64) -> Term<'_> {
     actions(env, &room.0.lock().tick(Millis(now)))

@@ -1,30 +1,86 @@
-//! The replica's server is gone: its occupants are out of the room, and the room knows.
+//! The replica's server is gone, or cannot be reached: its occupants are out of the room, and the room
+//! and they know it.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use dmuc_testkit::{Client, Lab};
+use anyhow::{Context, Result, ensure};
+use dmuc_testkit::{Client, Kind, Lab, Received, ServerSpec};
 use tokio::time::sleep;
 
 use crate::runner::Suite;
-use crate::scene::{PAIRINGS, Pairing, all_have, join_all, linked, log_in, names, until};
+use crate::scene::{
+    PAIRINGS, Pairing, SOON, all_have, join_all, linked, log_in, names, until, until_async,
+};
 
 /// Remote occupants.
 const REMOTE: usize = 20;
 
 pub fn suite() -> Suite {
-    PAIRINGS.into_iter().fold(Suite::new("ghosts"), |suite, pairing| {
-        suite.case(format!("{pairing} killed"), move || run(pairing))
+    let suite = PAIRINGS.into_iter().fold(Suite::new("ghosts"), |suite, pairing| {
+        suite.case(format!("{pairing} killed"), move || killed(pairing))
+    });
+    // Prosody's rooms let nobody in who does not ask.
+    let lenient = PAIRINGS.into_iter().filter(|pairing| pairing.primary == Kind::Ejabberd);
+    lenient.fold(suite, |suite, pairing| {
+        suite.case(format!("{pairing} unaware"), move || unaware(pairing))
     })
 }
 
-async fn run(pairing: Pairing) -> Result<()> {
-    let lab = pairing
-        .lab_with("ghosts", |spec| spec.dmuc_option("hold_time", 2).dmuc_option("probe_after", 2))
-        .start()
-        .await?;
+async fn killed(pairing: Pairing) -> Result<()> {
+    let lab = start("ghosts-killed", pairing).await?;
     let outcome = play(&lab).await;
     lab.finish(outcome).await
+}
+
+async fn start(name: &str, pairing: Pairing) -> Result<Lab> {
+    let impatient =
+        |spec: ServerSpec| spec.dmuc_option("hold_time", 2).dmuc_option("probe_after", 2);
+    pairing.lab_with(name, impatient).start().await
+}
+
+async fn unaware(pairing: Pairing) -> Result<()> {
+    let lab = start("ghosts-unaware", pairing).await?;
+    let outcome = change_of_presence(&lab).await;
+    lab.finish(outcome).await
+}
+
+/// Who was put out during a cut and has not heard it changes his presence: the room would take that for a
+/// join, and let him in with a gap that he knows nothing of.
+async fn change_of_presence(lab: &Lab) -> Result<()> {
+    let (a, b, wire) = (lab.server("a"), lab.server("b"), lab.wire("a", "b"));
+    let room = a.room("square");
+    let local = log_in(a, &names("local", 1)).await?;
+    let remote = log_in(b, &names("remote", 3)).await?;
+    local[0].create(&room, "local00", &[]).await?;
+    join_all(&room, &remote).await?;
+    linked(wire, &room, 1).await?;
+    local[0].say(&room, "hello")?;
+    all_have(local.iter().chain(&remote), "hello").await?;
+
+    wire.cut().await;
+    local[0].say(&room, "not heard")?;
+    let out = |r: &Received| r.attr("type") == "unavailable" && r.attr("from").starts_with(&room);
+    local[0].wait_for(|r| out(r) && r.attr("from").ends_with("/remote00"), SOON).await?;
+    wire.heal().await?;
+    // Until the servers have found each other again, it comes back or is lost.
+    let me = format!("{room}/remote00");
+    let answer = |r: &Received| {
+        r.element.name() == "presence" && r.attr("from") == me && r.statuses().contains(&110)
+    };
+    remote[0].mark();
+    until_async("an answer", SOON, async || {
+        remote[0].presence(&me, "<status>here</status>")?;
+        Ok(remote[0].wait_for(answer, Duration::from_secs(1)).await.is_ok())
+    })
+    .await?;
+    let first = remote[0].received().into_iter().filter(answer).nth(1);
+    let first = first.context("only the presence with which he entered")?;
+    ensure!(out(&first), "let in: {}", first.xml());
+
+    until_async("he is back", SOON, async || Ok(remote[0].join(&room, "remote00").await.is_ok()))
+        .await?;
+    local[0].say(&room, "welcome back")?;
+    all_have(&remote[..1], "welcome back").await
 }
 
 async fn play(lab: &Lab) -> Result<()> {

@@ -10,6 +10,7 @@ mod compose;
 mod domain;
 mod fates;
 mod link;
+mod put_out;
 mod session;
 mod setup;
 mod slots;
@@ -24,6 +25,7 @@ use fastrand::Rng;
 use self::compose::{Composer, RoomSequence};
 use self::domain::{Domain, State};
 pub use self::link::is_envelope_id;
+use self::put_out::PutOut;
 use self::session::{Seat, Sessions};
 use self::setup::random_name;
 use crate::grouping::group;
@@ -101,6 +103,7 @@ pub struct Room {
     fail_at: Option<Millis>,
     /// Sessions that have left while the host makes its list of occupants.
     left_since: Option<HashSet<String>>,
+    put_out: PutOut,
     closed: bool,
 }
 
@@ -129,6 +132,7 @@ impl Room {
             to_fail: VecDeque::new(),
             fail_at: None,
             left_since: None,
+            put_out: PutOut::default(),
             closed: false,
         })
     }
@@ -279,9 +283,13 @@ impl Room {
         let facts = payload.facts();
         if let Some(number) = known
             && let Seat::Failing(_) = self.sessions.get(number).seat
-            && !facts.is_own_end()
         {
-            return None;
+            if !facts.is_own_end() {
+                return None;
+            }
+            self.put_out.add(now, to, payload);
+        } else if known.is_none() && facts.is_available() {
+            self.put_out.remove(to);
         }
         match domain.map(|number| &mut self.domains[number].state) {
             Some(State::Linked(link)) => {
@@ -401,6 +409,18 @@ impl Room {
         }
     }
 
+    /// A session that is no occupant has sent an available presence that does not ask to enter, without the
+    /// `<x/>` of XEP-0045, which some rooms take for a join. If it was put out over a stream that was
+    /// broken it may not know: then it is told again, and this presence is to be dropped. No actions
+    /// otherwise.
+    pub fn unasked(&mut self, now: Millis, session: &str) -> Actions {
+        let mut out = Vec::new();
+        if let Some(end) = self.put_out.get(now, session) {
+            self.send_plain(&end, session, &mut out);
+        }
+        self.give(out)
+    }
+
     fn send_plain(&self, payload: &Payload, to: &str, out: &mut Vec<Action>) {
         self.shared.counters.add(Counter::CopiesPlain, 1);
         if let Some(Action::Plain { payload: last, to: list }) = out.last_mut()
@@ -428,6 +448,7 @@ impl Room {
                     let domain = self.domain(jid::domain(to));
                     self.domains[domain].occupants += 1;
                     self.consider(now, domain);
+                    self.put_out.remove(to);
                     self.sessions.add(to, domain)
                 }
             };

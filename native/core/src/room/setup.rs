@@ -165,6 +165,7 @@ impl Room {
                         link.audience.seats.all().len()
                     );
                     self.shared.counters.add(Counter::LinksUp, 1);
+                    self.put_out.told(&domain.name);
                     link.traffic.cost(1, CONTROL_BYTES);
                     self.shared.counters.cost(1, CONTROL_BYTES);
                     link.round_trip = Some(round_trip);

@@ -260,6 +260,10 @@ impl<'l> Member<'l> {
             let received = transcript.take(TURN).await;
             let ended = received.is_empty() && transcript.ended().is_some();
             let mut inner = self.inner.borrow_mut();
+            // He has logged out meanwhile, and does not read what has still come.
+            if inner.client.is_none() {
+                continue;
+            }
             for stanza in &received {
                 self.note(&mut inner, stanza);
             }

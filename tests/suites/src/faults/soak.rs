@@ -101,7 +101,11 @@ async fn play(
         for _ in 0..2 + town.chance(4) {
             town.pass(Duration::from_millis(500 + town.chance(5000))).await;
             let (fault, length) = fault(town, settled);
-            match town.linked(PATIENCE).await {
+            let whole = async {
+                town.linked(PATIENCE).await?;
+                town.all_hear(PATIENCE).await
+            };
+            match whole.await {
                 // What went plainly before it arrives.
                 Ok(()) => town.pass(Duration::from_secs(1)).await,
                 Err(_) => names.push("without a link:".to_owned()),

@@ -252,6 +252,24 @@ impl<'l> Town<'l> {
         until_async("the room is linked with b", patience, linked).await
     }
 
+    /// Until something that is said is heard by all who are inside: streams are whole too, of which a link
+    /// that has just been cut does not know yet.
+    pub async fn all_hear(&self, patience: Duration) -> Result<()> {
+        let begin = Instant::now();
+        let witness = &self.members[0];
+        while begin.elapsed() < patience {
+            let said = format!("heard {}", self.words_of(witness));
+            witness.say(&said)?;
+            let said = Event::Message(said);
+            let inside = |m: &&Member<'_>| m.is_inside();
+            let heard = || self.members.iter().filter(inside).all(|m| m.has_heard(&said));
+            if until("", Duration::from_secs(1), heard).await.is_ok() {
+                return Ok(());
+            }
+        }
+        bail!("not all have heard what was said")
+    }
+
     /// A fault for so long.
     pub async fn suffer(&self, fault: &Fault, time: Duration) -> Result<()> {
         self.set_lively(true);
