@@ -25,7 +25,8 @@ async function refresh() {
   const late = setTimeout(() => stop.abort("late"), PATIENCE);
   try {
     const query = new URLSearchParams({ room: chosen(), filter: node("filter").value });
-    const answer = await fetch(`data.json?${query}`, { signal: stop.signal, cache: "no-store" });
+    // Not relative: the address of the page may have a name and password in it.
+    const answer = await fetch(`${location.origin}${location.pathname}data.json?${query}`, { signal: stop.signal, cache: "no-store" });
     if (answer.status === 401) throw new Error("You are logged out: load the page again.");
     if (!answer.ok) throw new Error(`The server says ${answer.status}.`);
     const told = await answer.json();
