@@ -63,7 +63,9 @@ local function account_of(name, password)
 	password = saslprep(password);
 	if not (user and known and known.type == "local" and not resource and password) then return nil; end
 	if usermanager.user_is_enabled and not usermanager.user_is_enabled(user, host) then return nil; end
-	return usermanager.test_password(user, host, password) and account or nil;
+	-- mod_auth_internal_plain throws an error for an account that does not exist.
+	local ok, right = pcall(usermanager.test_password, user, host, password);
+	return ok and right and account or nil;
 end
 
 -- The account that a request is from, or nil and the status to answer with.

@@ -83,10 +83,8 @@ impl History {
     /// Takes the samples that are due. What came in a time without calls counts for its first minute.
     pub(crate) fn sample(&self, now: Millis, total: Traffic) {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((mut end, mut before)) = samples.last else {
-            samples.last = Some((now, total));
-            return;
-        };
+        // There was nothing before the first.
+        let (mut end, mut before) = samples.last.unwrap_or((now, Traffic::default()));
         let due = now.since(end) / MINUTE;
         // More would push each other out again.
         for _ in 0..due.min(KEPT as u64 + 1) {
@@ -141,7 +139,7 @@ mod tests {
             history.sample(Millis(at), total(count));
         }
         let spans = history.spans(Millis(130_000), total(23), 1, 60);
-        assert_eq!(carried(&spans), [2, 8, 3]);
+        assert_eq!(carried(&spans), [2, 8, 13]);
         assert_eq!(spans.running, 10_000);
         assert_eq!(spans.spans[1].carried_bytes, 800);
         assert_eq!(carried(&history.spans(Millis(130_000), total(23), 1, 2)), [2, 8]);

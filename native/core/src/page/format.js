@@ -67,6 +67,15 @@ export function text(node, value, cut = false) {
   if (cut && node.title !== value) node.title = value;
 }
 
+/** The same of an address, which breaks behind its dots where it has to. */
+export function address(node, value) {
+  if (node.textContent !== value) {
+    const parts = value.split(/(?<=[.@])/).flatMap((part) => [part, document.createElement("wbr")]);
+    node.replaceChildren(...parts.slice(0, -1));
+  }
+  if (node.title !== value) node.title = value;
+}
+
 /** Makes the children of a node those of a list, and keeps the elements of keys that stay. */
 export function sync(parent, list, key, make, update) {
   const old = new Map();

@@ -1,7 +1,7 @@
 // Asks for data.json every few seconds and shows what has changed. The chosen room stands after the `#` of the
 // address, so that it can be kept and sent on.
 
-import { bytes, count, duration, html, plural, share, short, sync, text } from "./format.js";
+import { bytes, count, html, plural, share, short, sync, text } from "./format.js";
 import { draw } from "./chart.js";
 import { branches, mark, measure, show, state } from "./tree.js";
 
@@ -16,7 +16,7 @@ function chosen() {
   const [, name] = location.hash.match(/^#room=(.*)$/) ?? [];
   try { return name ? decodeURIComponent(name) : ""; } catch { return ""; }
 }
-const address = (room) => `#room=${encodeURIComponent(room)}`;
+const link = (room) => `#room=${encodeURIComponent(room)}`;
 
 async function refresh() {
   clearTimeout(timer);
@@ -70,9 +70,10 @@ function figures() {
   const waiting = sum("waiting_bytes");
   const all = [
     ["Saved since the start", carriedBytes ? bytes(carriedBytes - taken) : "–",
-      carriedBytes ? share(carriedBytes - taken, carriedBytes) : "bytes are counted where the rooms are"],
+      carriedBytes ? `${share(carriedBytes - taken, carriedBytes) || "nothing"} of ${bytes(carriedBytes)}`
+        : carried ? "bytes are counted where the rooms are" : "nothing was carried yet"],
     ["Stanzas saved", short(carried - stanzas), `${short(carried)} copies in ${short(stanzas)} stanzas`],
-    ["Links of rooms here", count(sum("links")), broken ? `${count(broken)} broken` : "none broken"],
+    ["Links of rooms here", count(sum("links")), broken ? `${count(broken)} broken` : sum("links") ? "none broken" : "to other servers"],
     ["Links of users here", count(sum("links_served")), "to rooms elsewhere"],
     ["Waiting", bytes(waiting), waiting ? "to be acknowledged" : "nothing"],
   ];
@@ -112,11 +113,11 @@ function rooms() {
     : `${plural(more, "more room")}, which a filter finds.`);
   empty.hidden = found > 0 && more === 0;
   sync(nav.querySelector("ul"), list, (item) => `${item.role} ${item.room}`,
-    (item) => html("li", {}, html("a", { href: address(item.room) },
+    (item) => html("li", {}, html("a", { href: link(item.room) },
       html("span", { class: "symbol" }), html("span", { class: "name" }), html("b"), html("small"))),
     (li, item) => {
-      const link = li.firstChild;
-      const [symbol, name, saved, about] = link.children;
+      const anchor = li.firstChild;
+      const [symbol, name, saved, about] = anchor.children;
       const word = worst(item.states);
       const [kind] = state(word);
       if (symbol.dataset.kind !== kind) { symbol.replaceChildren(mark(kind)); symbol.dataset.kind = kind; }
@@ -125,15 +126,15 @@ function rooms() {
       saved.title = `${plural(item.saved, "stanza")} saved` + (item.saved_bytes ? `, ${bytes(item.saved_bytes)}` : "");
       const states = item.states.map(([name, n]) => item.states.length > 1 ? `${count(n)} ${name}` : name).join(", ");
       text(about, `${states} · ${plural(item.occupants, "occupant")}${item.role === "replica" ? " from here" : ""}`, true);
-      if (item.room === chosen()) link.setAttribute("aria-current", "true");
-      else link.removeAttribute("aria-current");
+      if (item.room === chosen()) anchor.setAttribute("aria-current", "true");
+      else anchor.removeAttribute("aria-current");
     });
 }
 
 function room() {
   // On a broad screen there is place for one at once.
   if (!chosen() && !narrow.matches && latest.rooms.list.length > 0) {
-    history.replaceState(null, "", address(latest.rooms.list[0].room));
+    history.replaceState(null, "", link(latest.rooms.list[0].room));
     choose();
     return;
   }

@@ -1,7 +1,7 @@
 // The picture of a room: its server at the root, the servers of its occupants below, each a row of a table.
 // The branches are drawn behind them, to wherever the rows have come to stand.
 
-import { bytes, count, duration, html, plural, share, short, svg, sync, text, trip } from "./format.js";
+import { address, bytes, count, duration, html, plural, share, short, svg, sync, text, trip } from "./format.js";
 
 /** Rows before the rest is folded. */
 const FOLDED = 30;
@@ -73,7 +73,7 @@ function update(tr, { link, room, depth }) {
   tr.style.setProperty("--depth", depth);
   if (symbol.dataset.kind !== kind) { symbol.replaceChildren(mark(kind)); symbol.dataset.kind = kind; }
   // The far end of a link: of a room here the occupants' server, else this one.
-  text(name, room.role === "primary" ? link.peer || "(unknown)" : room.host, true);
+  address(name, room.role === "primary" ? link.peer || "(unknown)" : room.host);
   const why = link.reason === word || link.reason === "linked" ? "" : link.reason;
   text(reason, why, true);
   reason.hidden = !why;
@@ -89,7 +89,7 @@ function update(tr, { link, room, depth }) {
     rate ? `${rate < 9.5 ? rate.toFixed(1) : count(rate)} / s` : "");
   carried.title = `${plural(link.carried, "copy", "copies")} of what the room sent`;
   const part = share(link.saved, link.carried);
-  if (link.carried_bytes) put(saved, bytes(link.saved_bytes), part);
+  if (link.carried_bytes) put(saved, bytes(link.saved_bytes), share(link.saved_bytes, link.carried_bytes));
   else put(saved, link.carried ? short(link.saved) : "–", part && `stanzas, ${part}`);
   saved.title = `${count(link.saved)} of ${count(link.carried)} stanzas` +
     (link.carried_bytes ? `, ${bytes(link.saved_bytes)} of ${bytes(link.carried_bytes)}` : "");
@@ -129,7 +129,7 @@ export function show(room) {
     root.append(html("h2"), html("p", { class: "server" }), html("p", { class: "sum" }));
   }
   const [title, server, sum] = root.children;
-  text(title, room.room, true);
+  address(title, room.room);
   const here = room.role === "primary";
   text(server, here ? `room on this server, ${room.host}` : `room on ${room.links[0].peer}`, true);
   text(sum, here ? `${plural(room.occupants, "occupant")} on ${plural(room.total, "other server")}`

@@ -18,6 +18,7 @@ pub struct Screen {
 
 pub const DESK: Screen = Screen { name: "desk", width: 1280, height: 1100, dark: false };
 pub const NIGHT: Screen = Screen { name: "night", width: 1280, height: 1100, dark: true };
+pub const TABLET: Screen = Screen { name: "tablet", width: 900, height: 1100, dark: false };
 pub const PHONE: Screen = Screen { name: "phone", width: 360, height: 800, dark: false };
 pub const PHONE_NIGHT: Screen = Screen { name: "phone-night", width: 360, height: 800, dark: true };
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::browser::{Browser, DESK, NIGHT, PHONE, PHONE_NIGHT};
+use super::browser::{Browser, DESK, NIGHT, PHONE, PHONE_NIGHT, TABLET};
 
 const ROOM: &str = "town@conference.a.test";
 /// As no server lets it be: each piece of it would do something if it were not text.
@@ -48,7 +48,7 @@ async fn play(dir: &RunDir, port: u16) -> Result<()> {
         let coded: String = room.bytes().map(|byte| format!("%{byte:02x}")).collect();
         format!("http://page.test:{port}/{probe}#room={coded}")
     };
-    for screen in [DESK, NIGHT, PHONE, PHONE_NIGHT] {
+    for screen in [DESK, NIGHT, TABLET, PHONE, PHONE_NIGHT] {
         let elements = browser.elements(&url(ROOM, "?probe"), screen).await?;
         let (_, found) =
             elements.split_once("id=\"probe\">").context("the probe has not come to an end")?;

@@ -36,6 +36,7 @@ function layout(when) {
       return { node, left: text.left, right: node.title ? Math.min(text.right, own.right) : text.right, top: text.top, bottom: text.bottom };
     });
     boxes.forEach((one, n) => {
+      check(one.right <= box.right + 0.5, `${when}: "${one.node.textContent}" sticks out`);
       for (const two of boxes.slice(n + 1)) {
         const apart = one.right <= two.left + 0.5 || two.right <= one.left + 0.5 || one.bottom <= two.top + 2 || two.bottom <= one.top + 2;
         check(apart, `${when}: "${one.node.textContent}" is on "${two.node.textContent}"`);
