@@ -62,7 +62,6 @@ local function account_of(name, password)
 	local known = host and prosody.hosts[host];
 	password = saslprep(password);
 	if not (user and known and known.type == "local" and not resource and password) then return nil; end
-	if usermanager.user_is_enabled and not usermanager.user_is_enabled(user, host) then return nil; end
 	-- mod_auth_internal_plain throws an error for an account that does not exist.
 	local ok, right = pcall(usermanager.test_password, user, host, password);
 	return ok and right and account or nil;
