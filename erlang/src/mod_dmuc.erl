@@ -13,6 +13,7 @@
 -export([dmuc_status/1, dmuc_counters/1, dmuc_links/2, dmuc_table/2]).
 %% For the other modules
 -export([now/0, seed/0, fault/2]).
+-export_type([hook/0]).
 
 -compile({no_auto_import, [now/0]}).
 
@@ -33,8 +34,8 @@ start(Host, Opts) ->
     case mod_dmuc_nif:check() of
         ok ->
             %% An upgrade of the package takes the files away while the server runs.
-            _ = code:ensure_modules_loaded([mod_dmuc_opts, mod_dmuc_primary, mod_dmuc_replica,
-                                            mod_dmuc_store, mod_dmuc_xml]),
+            _ = code:ensure_modules_loaded([mod_dmuc_opts, mod_dmuc_page, mod_dmuc_primary,
+                                            mod_dmuc_replica, mod_dmuc_store, mod_dmuc_xml]),
             case mod_dmuc_server:start(Host, Opts) of
                 {ok, Pid} ->
                     ejabberd_commands:register_commands(commands()),
@@ -100,7 +101,8 @@ hooks(Host) ->
      {sm_remove_connection_hook, Host, mod_dmuc_replica, sm_remove_connection_hook, 90},
      {s2s_out_closed, Host, mod_dmuc_primary, s2s_out_closed, 110},
      {s2s_out_handle_info, Host, mod_dmuc_primary, s2s_out_handle_info, 50},
-     {disco_local_features, Host, mod_dmuc_replica, disco_local_features, 90}].
+     {disco_local_features, Host, mod_dmuc_replica, disco_local_features, 90}
+     | mod_dmuc_page:hooks(Host)].
 
 %% Of the node; kept until the last virtual host has gone.
 -spec global_hooks() -> [hook()].
@@ -108,7 +110,8 @@ global_hooks() ->
     %% After every module that changes or drops stanzas.
     [{filter_packet, global, mod_dmuc_primary, filter_packet, 100},
      %% Streams are still up then, unlike in stop/1.
-     {ejabberd_stopping, global, ?MODULE, ejabberd_stopping, 10}].
+     {ejabberd_stopping, global, ?MODULE, ejabberd_stopping, 10}
+     | mod_dmuc_page:global_hooks()].
 
 -spec add_hooks(binary()) -> ok.
 add_hooks(Host) ->

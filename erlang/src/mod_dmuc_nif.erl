@@ -8,6 +8,7 @@
 -export([info/0, namespace/0, options/0, shared_new/1, shared_set/2, counters/1, is_envelope_id/1,
          is_question_id/1, log_drain/2]).
 -export([columns/0, overview/1, metrics/1, room_links/2, replica_links/2, failed/1, table/1]).
+-export([sample/2, page_file/1, page_document/7]).
 -export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
          support_announced/3, support_forget/2, support_export/3, support_import/5]).
 -export([digest/1]).
@@ -22,7 +23,7 @@
          replica_setup/4, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
          replica_announce/2, replica_close/2]).
 -export_type([millis/0, jid/0, facts/0, xmlel/0, payload_in/0, payload_ref/0, incoming/0,
-              body/0, answer/0, action/0, actions/0, digest/0, row/0]).
+              body/0, answer/0, action/0, actions/0, digest/0, row/0, response/0]).
 
 -on_load(load/0).
 
@@ -30,7 +31,7 @@
 
 %% What this wrapper was written against.
 -define(VERSION, <<"0.1.0">>).
--define(ABI, 5).
+-define(ABI, 6).
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().
@@ -54,6 +55,8 @@
 -type answer() :: body() | {refused, [Condition :: binary()]} | undefined.
 %% A link as columns/0 say.
 -type row() :: [binary() | integer()].
+%% Over HTTP.
+-type response() :: {Status :: pos_integer(), [{binary(), binary()}], Body :: binary()}.
 -type action() :: {plain, payload_ref(), [jid()]} |
                   {envelope, Domain :: binary(), Id :: binary(), xmlel()} |
                   {setup, Domain :: binary(), Id :: binary(), xmlel()} |
@@ -156,6 +159,16 @@ failed(_Room) -> ?NIF.
 
 -spec table([row()]) -> binary().
 table(_Rows) -> ?NIF.
+
+-spec sample(native(), millis()) -> ok.
+sample(_Shared, _Now) -> ?NIF.
+
+-spec page_file(Name :: binary()) -> response() | document.
+page_file(_Name) -> ?NIF.
+
+-spec page_document(native(), millis(), Host :: binary(), Above :: binary(), Room :: binary(),
+                    Filter :: binary(), [row()]) -> response().
+page_document(_Shared, _Now, _Host, _Above, _Room, _Filter, _Rows) -> ?NIF.
 
 -spec counters(native()) -> [{binary(), non_neg_integer()}].
 counters(_Shared) -> ?NIF.

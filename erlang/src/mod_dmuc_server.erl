@@ -194,8 +194,9 @@ handle_info({session_gone, Session}, #state{replica = #replica{} = Replica} = St
 handle_info(repair, #state{quiet = false, replica = undefined} = State) ->
     self() ! announce,
     {noreply, start_replica(State)};
-handle_info(drain, State) ->
+handle_info(drain, #state{shared = Shared} = State) ->
     drain(),
+    ok = mod_dmuc_nif:sample(Shared, mod_dmuc:now()),
     _ = erlang:send_after(?DRAIN, self(), drain),
     {noreply, State};
 handle_info({mnesia_table_event, Event}, #state{replica = #replica{} = Replica} = State) ->
@@ -437,24 +438,31 @@ log({warning, Text}) -> ?WARNING_MSG("mod_dmuc: ~ts", [Text]);
 log({info, Text}) -> ?INFO_MSG("mod_dmuc: ~ts", [Text]);
 log({debug, Text}) -> ?DEBUG("mod_dmuc: ~ts", [Text]).
 
+%% All rooms are asked at once: one that is busy does not keep the others waiting.
 -spec collect_links([{pid(), jid()}], #replica{} | undefined, all | binary()) ->
           [mod_dmuc_nif:row()].
 collect_links(Rooms, Replica, Wanted) ->
-    Own = lists:append([room_links(Pid, Jid) || {Pid, Jid} <- Rooms]),
+    Asked = [ask_links(Pid, Jid) || {Pid, Jid} <- Rooms],
+    Deadline = mod_dmuc:now() + timer:seconds(2),
+    Own = lists:append([room_links(Ref, Deadline) || Ref <- Asked]),
     Others = case Replica of
                  #replica{handle = Handle} -> mod_dmuc_nif:replica_links(Handle, mod_dmuc:now());
                  undefined -> []
              end,
     Own ++ [Row || Row <- Others, Wanted == all orelse lists:member(Wanted, Row)].
 
--spec room_links(pid(), jid()) -> [mod_dmuc_nif:row()].
-room_links(Pid, Jid) ->
+-spec ask_links(pid(), jid()) -> reference().
+ask_links(Pid, Jid) ->
     Ref = monitor(process, Pid),
     mod_dmuc_primary:tell(Pid, {Jid, {links, {self(), Ref}}}),
+    Ref.
+
+-spec room_links(reference(), mod_dmuc_nif:millis()) -> [mod_dmuc_nif:row()].
+room_links(Ref, Deadline) ->
     receive
         {Ref, Rows} -> demonitor(Ref, [flush]), Rows;
         {'DOWN', Ref, process, _, _} -> []
-    after timer:seconds(2) ->
+    after max(0, Deadline - mod_dmuc:now()) ->
             demonitor(Ref, [flush]),
             []
     end.

@@ -47,6 +47,9 @@ end
 if is_muc then module:depends "muc"; end
 module:depends "disco";
 
+-- In seconds; samples are of a minute.
+local sample_interval = 10;
+
 local random = require "util.random";
 local monotonic = require "util.time".monotonic;
 
@@ -94,7 +97,13 @@ module:hook_global("stats-update", function ()
 	end
 end);
 
---- What the shell shows. Each host that has the module adds itself here.
+-- For what was saved over time; it looks at the clock itself.
+module:add_timer(sample_interval, function ()
+	core.shared:sample(core.now());
+	return sample_interval;
+end);
+
+--- What the shell and the page of mod_http_dmuc show. Each host that has the module adds itself here.
 reports[module.host] = {
 	links = role.links;
 	overview = function ()
@@ -104,6 +113,11 @@ reports[module.host] = {
 	end;
 	counters = function () return core.shared:counters(); end;
 	table = native.table;
+	page = {
+		file = native.page_file;
+		document = function (room, filter, hosts) return native.page_document(core.now(), room, filter, hosts); end;
+		shared = function () return core.shared; end;
+	};
 };
 module:require "shell"(reports);
 

@@ -15,6 +15,7 @@ build = {
 	install = {
 		lua = {
 			["mod_dmuc"] = "mod_dmuc/mod_dmuc.lua",
+			["mod_http_dmuc"] = "mod_http_dmuc/mod_http_dmuc.lua",
 @MODULES@
 		},
 		lib = { dmuc_native = "dmuc_native.so" },

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::Counters;
+use crate::history::{History, Spans, Traffic};
+use crate::{Counters, Millis};
 
 macro_rules! options {
     ($($(#[doc = $doc:literal])* $name:ident: $unit:ident $default:literal, $min:literal ..= $max:literal;)*) => {
@@ -229,6 +230,8 @@ pub struct Shared {
     waiting: AtomicU64,
     /// Slots of the replicas of all links.
     slots: AtomicU64,
+    /// What was saved over time.
+    history: History,
 }
 
 impl Shared {
@@ -251,6 +254,21 @@ impl Shared {
             ("waiting_bytes", "Bytes that wait on all links.", self.waiting()),
             ("slots", "Stanzas known to be kept by replicas.", self.slots()),
         ]
+    }
+
+    /// Takes note of what was carried so far. To be called every few seconds.
+    pub fn sample(&self, now: Millis) {
+        self.history.sample(now, self.traffic());
+    }
+
+    /// What was carried since the start.
+    pub fn traffic(&self) -> Traffic {
+        Traffic::total(&self.counters)
+    }
+
+    /// What was carried in the last spans of so many minutes, at most so many of them, within a day.
+    pub fn spans(&self, now: Millis, minutes: u64, most: usize) -> Spans {
+        self.history.spans(now, self.traffic(), minutes, most)
     }
 
     /// Bytes that wait on all links of the host.

@@ -31,9 +31,11 @@ pub mod counters;
 mod element;
 mod facts;
 mod grouping;
+mod history;
 pub mod indexes;
 pub mod jid;
 pub mod ops;
+pub mod page;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 #[cfg(feature = "readers")]
@@ -51,6 +53,7 @@ pub use config::{Config, ConfigError, Options, Shared, Unit};
 pub use counters::{Counter, Counters};
 pub use element::{Element, Incoming, Payload, PayloadIn};
 pub use facts::Facts;
+pub use history::{Spans, Traffic};
 pub use replica::{LinkStatus, Replica, is_question_id};
 pub use room::{Bounce, DomainStatus, Error, Room, Verdict, is_envelope_id};
 pub use support::{Answer, Support};
@@ -62,4 +65,4 @@ pub use time::Millis;
 pub const NS: &str = "urn:xmpp:tmp:dmuc:1";
 
 /// Number of the interface between core and wrappers; both sides compare it at load.
-pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 5 };
+pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 6 };

@@ -40,6 +40,8 @@ macro_rules! columns {
     (@type text) => { String };
     (@type number) => { i64 };
     (@type maybe) => { i64 };
+    (@read text $value:expr) => { match $value { Value::Text(text) => text, Value::Number(_) => return None } };
+    (@read $kind:ident $value:expr) => { match $value { Value::Number(number) => number, Value::Text(_) => return None } };
     (@value text $value:expr) => { Value::Text($value) };
     (@value number $value:expr) => { Value::Number($value) };
     (@value maybe $value:expr) => { Value::Number($value) };
@@ -58,6 +60,13 @@ macro_rules! columns {
             /// The values, in that order.
             pub fn values(self) -> Vec<Value> {
                 vec![$(columns!(@value $kind self.$name),)*]
+            }
+
+            /// A row of these values, if there is one of the right kind for each column.
+            pub fn from_values(values: Vec<Value>) -> Option<Self> {
+                let mut values = values.into_iter();
+                let row = LinkRow { $($name: columns!(@read $kind values.next()?),)* };
+                values.next().is_none().then_some(row)
             }
         }
     };
@@ -94,6 +103,10 @@ columns! {
     up: maybe hidden,
     /// Seconds until a link is tried again.
     retry: maybe hidden,
+    /// Copies that the links with this domain carried.
+    carried: number hidden,
+    /// Bytes of them without the `to` of each; the replica does not know, and says 0.
+    carried_bytes: number hidden,
     /// Stanzas by which the links with this domain were fewer than the copies that they carried.
     saved: number shown,
     /// The same in bytes, at least; the replica does not know, and says 0.

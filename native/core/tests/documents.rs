@@ -16,8 +16,14 @@ fn operations() -> String {
 
 /// Everything that may log or answer, with text that is broken over lines put together.
 fn sources() -> Vec<String> {
-    let dirs =
-        ["native/core/src", "native/nif/src", "native/lua/src", "erlang/src", "lua/mod_dmuc"];
+    let dirs = [
+        "native/core/src",
+        "native/nif/src",
+        "native/lua/src",
+        "erlang/src",
+        "lua/mod_dmuc",
+        "lua/mod_http_dmuc",
+    ];
     let mut sources = Vec::new();
     let mut dirs: Vec<PathBuf> = dirs.iter().map(|dir| root().join(dir)).collect();
     while let Some(dir) = dirs.pop() {

@@ -35,6 +35,11 @@ impl LuaUserData for SharedHandle {
             Ok(())
         });
         methods.add_method("overview", |lua, this, ()| view::overview(lua, &this.0));
+        // sample(now): takes note of what was carried so far, for the past.
+        methods.add_method("sample", |_, this, now: u64| {
+            this.0.sample(decode::millis(now));
+            Ok(())
+        });
         methods.add_method("metrics", |lua, this, ()| view::metrics(lua, &this.0));
     }
 }
@@ -98,6 +103,8 @@ fn dmuc_native(lua: &Lua) -> LuaResult<LuaTable> {
     module.set("columns", lua.create_function(view::columns)?)?;
     module.set("failed", lua.create_function(view::failed)?)?;
     module.set("table", lua.create_function(view::table)?)?;
+    module.set("page_file", lua.create_function(view::page_file)?)?;
+    module.set("page_document", lua.create_function(view::page_document)?)?;
     module.set("drain_log", lua.create_function(logs::drain)?)?;
     Ok(module)
 }

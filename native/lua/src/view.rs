@@ -1,8 +1,12 @@
 //! What an operator gets to see. A row is a table with a value for each of `columns()`.
 
 use dmuc_core::Shared;
+use dmuc_core::page::{self, Query, Report, Response};
 use dmuc_core::view::{LinkRow, Value, failed as of_failed, overview as of_host, table as written};
 use mlua::prelude::*;
+
+use crate::SharedHandle;
+use crate::decode::millis;
 
 /// `columns()`: a list of `{ name, number, doc }`.
 pub fn columns(lua: &Lua, (): ()) -> LuaResult<LuaTable> {
@@ -75,4 +79,52 @@ pub fn metrics(lua: &Lua, shared: &Shared) -> LuaResult<LuaTable> {
         list.raw_push(entry)?;
     }
     Ok(list)
+}
+
+/// `page_file(name)`: `{ status, headers, body }`, or nothing if that is the name of the document.
+pub fn page_file(lua: &Lua, name: LuaString) -> LuaResult<Option<LuaTable>> {
+    let name = name.to_string_lossy();
+    if name == page::DOCUMENT { Ok(None) } else { response(lua, &page::file(&name)).map(Some) }
+}
+
+/// `page_document(now, room, filter, reports)`: the same with what the page draws. A report is
+/// `{ host, shared, rows }` or, of a host where dmuc is off, `{ host, off }`.
+pub fn page_document(
+    lua: &Lua,
+    (now, room, filter, reports): (u64, LuaString, LuaString, Vec<LuaTable>),
+) -> LuaResult<LuaTable> {
+    let mut hosts = Vec::with_capacity(reports.len());
+    for report in &reports {
+        let host: String = report.raw_get("host")?;
+        let shared = match report.raw_get::<Option<String>>("off")? {
+            Some(reason) => Err(reason),
+            None => Ok(report.raw_get::<LuaUserDataRef<SharedHandle>>("shared")?.0.clone()),
+        };
+        let rows: Option<Vec<LuaTable>> = report.raw_get("rows")?;
+        let rows = rows.unwrap_or_default();
+        let rows = rows.iter().map(|row| {
+            let row = LinkRow::from_values(read(row)?);
+            row.ok_or_else(|| LuaError::runtime("dmuc: no row"))
+        });
+        hosts.push((host, shared, rows.collect::<LuaResult<Vec<_>>>()?));
+    }
+    let reports: Vec<Report<'_>> = hosts
+        .iter()
+        .map(|(host, shared, rows)| {
+            let shared = shared.as_deref().map_err(String::as_str);
+            Report { host, shared, rows }
+        })
+        .collect();
+    // From the address; what is no text names no room.
+    let (room, filter) = (room.to_string_lossy(), filter.to_string_lossy());
+    let query = Query { room: &room, filter: &filter, above: None };
+    response(lua, &page::document(millis(now), &query, &reports))
+}
+
+fn response(lua: &Lua, response: &Response) -> LuaResult<LuaTable> {
+    let table = lua.create_table()?;
+    table.raw_set("status", response.status)?;
+    table.raw_set("headers", lua.create_table_from(response.headers())?)?;
+    table.raw_set("body", &*response.body)?;
+    Ok(table)
 }

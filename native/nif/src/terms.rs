@@ -17,7 +17,7 @@ pub(crate) mod atoms {
         pass, hold, hold_all, pass_poll, all, refused,
         plain, envelope, setup, ask_support, support_seen, forget_support, fail,
         deliver, replay, report, refuse, result, setup_error, evict, depart, link_over, consent_changed, announce,
-        text, number, counter, gauge,
+        text, number, counter, gauge, document,
     }
 }
 

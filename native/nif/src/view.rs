@@ -1,6 +1,7 @@
 //! What an operator gets to see. A row is the list of its values, in the order of `columns/0`.
 
 use dmuc_core::Millis;
+use dmuc_core::page::{self, Query, Report, Response};
 use dmuc_core::view::{LinkRow, Value, failed as of_failed, overview as of_host, table as written};
 use rustler::{Encoder, Env, Error, ListIterator, NifResult, ResourceArc, Term};
 
@@ -78,4 +79,53 @@ fn row(term: Term<'_>) -> NifResult<Vec<Value>> {
         })
         .collect::<NifResult<Vec<_>>>()?;
     if values.len() == LinkRow::COLUMNS.len() { Ok(values) } else { Err(Error::BadArg) }
+}
+
+/// `{Status, Headers, Body}` for a file of the page, or `document` if that is what has this name.
+#[rustler::nif]
+fn page_file<'a>(env: Env<'a>, name: &str) -> Term<'a> {
+    if name == page::DOCUMENT {
+        atoms::document().encode(env)
+    } else {
+        response(env, &page::file(name))
+    }
+}
+
+/// The same with what the page draws, of a virtual host and its rows.
+#[rustler::nif(schedule = "DirtyCpu")]
+#[allow(clippy::too_many_arguments)]
+fn page_document<'a>(
+    env: Env<'a>,
+    shared: ResourceArc<SharedHandle>,
+    now: u64,
+    host: &str,
+    above: &str,
+    room: Term<'a>,
+    filter: Term<'a>,
+    rows: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let rows = rows
+        .decode::<ListIterator>()?
+        .map(|term| LinkRow::from_values(row(term)?).ok_or(Error::BadArg))
+        .collect::<NifResult<Vec<_>>>()?;
+    // From the address; what is no text names no room.
+    let query = Query {
+        room: text(room).unwrap_or_default(),
+        filter: text(filter).unwrap_or_default(),
+        above: Some(above),
+    };
+    let report = Report { host, shared: Ok(&shared.0), rows: &rows };
+    Ok(response(env, &page::document(Millis(now), &query, &[report])))
+}
+
+fn response<'a>(env: Env<'a>, response: &Response) -> Term<'a> {
+    let headers: Vec<_> = response.headers().collect();
+    (response.status, headers, &*response.body).encode(env)
+}
+
+/// Takes note of what was carried so far, for the past.
+#[rustler::nif]
+fn sample(shared: ResourceArc<SharedHandle>, now: u64) -> rustler::Atom {
+    shared.0.sample(Millis(now));
+    atoms::ok()
 }

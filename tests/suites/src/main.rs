@@ -17,6 +17,7 @@ mod normal;
 mod operations;
 mod oracle;
 mod packages;
+mod page;
 mod planted;
 mod random;
 mod reload;
@@ -75,6 +76,7 @@ fn suites(random: &random::Arguments) -> Vec<Suite> {
         operations::suite(),
         planted::suite(),
         packages::suite(),
+        page::suite(),
         random::suite(random),
     ]
 }

@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dnsmasq-base", "names for Prosody, which reads no /etc/hosts"),
     ("iproute2", "the loopback interface of the private network"),
     ("util-linux", "unshare and nsenter, the private network itself"),
+    ("chromium", "draws dmuc's page"),
     ("gcc", "the linker, and the C in the TLS library of the tests"),
     ("g++", "libFuzzer, which is C++"),
     ("libc6-dev", "what the linker links"),

@@ -4,6 +4,7 @@
 //! target/stage/erlang/mod_dmuc-VERSION/ebin/*.beam       ERL_LIBS=target/stage/erlang
 //! target/stage/erlang/mod_dmuc-VERSION/priv/lib/mod_dmuc.so
 //! target/stage/prosody/mod_dmuc/mod_dmuc.lua             plugin_paths
+//! target/stage/prosody/mod_http_dmuc/mod_http_dmuc.lua
 //! target/stage/lua/5.4/dmuc_native.so                    package.cpath
 //! ```
 
@@ -29,7 +30,7 @@ pub fn build(stage: &Path, root: Option<&Path>) -> Result<()> {
     let app = stage.join(format!("erlang/mod_dmuc-{}", env!("CARGO_PKG_VERSION")));
     libraries(stage, "release", &[])?;
     erlang(&app, root)?;
-    prosody(&stage.join("prosody/mod_dmuc"))?;
+    prosody(&stage.join("prosody"))?;
     eprintln!("stage: {}", stage.display());
     Ok(())
 }
@@ -48,7 +49,7 @@ pub fn variant(stage: &Path, feature: &str) -> Result<()> {
 /// Builds the libraries and the Prosody module, which are the same for all releases.
 pub fn release_libraries(stage: &Path) -> Result<()> {
     libraries(stage, "release", &[])?;
-    prosody(&stage.join("prosody/mod_dmuc"))
+    prosody(&stage.join("prosody"))
 }
 
 fn libraries(stage: &Path, profile: &str, options: &[&str]) -> Result<()> {
@@ -187,19 +188,14 @@ pub fn multiarch(root: Option<&Path>) -> Result<PathBuf> {
     bail!("ejabberd is not installed: cargo xtask setup")
 }
 
-/// Copies the Prosody module with all its files.
+/// Copies the Prosody modules with all their files.
 fn prosody(to: &Path) -> Result<()> {
-    let lua = paths::root().join("lua");
-    let source = match lua.join("mod_dmuc").is_dir() {
-        true => lua.join("mod_dmuc"),
-        false => lua,
-    };
-    if to.exists() {
-        fs::remove_dir_all(to)?;
-    }
-    copy_lua(&source, to)?;
-    if !to.join("mod_dmuc.lua").exists() {
-        bail!("no mod_dmuc.lua in {}", source.display());
+    for module in ["mod_dmuc", "mod_http_dmuc"] {
+        let to = to.join(module);
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        copy_lua(&paths::root().join("lua").join(module), &to)?;
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ impl Link {
             waiting_bytes: signed(self.slots.bytes()),
             up: known(Some(now.since(self.since) / 1000)),
             retry: known(None),
+            carried: signed(self.copies),
+            carried_bytes: 0,
             saved: signed(self.copies) - signed(self.stanzas),
             saved_bytes: 0,
             reason,

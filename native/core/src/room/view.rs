@@ -44,6 +44,8 @@ impl Room {
             waiting_bytes: signed(link.map_or(0, |link| link.bytes.amount()) + queued_bytes),
             up: known(up.map(|link| now.since(link.up_since) / 1000)),
             retry: known(domain.retry(&self.shared.config).map(|at| at.since(now).div_ceil(1000))),
+            carried: signed(traffic.copies),
+            carried_bytes: signed(traffic.copied_bytes),
             saved: signed(traffic.copies) - signed(traffic.stanzas),
             saved_bytes: signed(traffic.copied_bytes) - signed(traffic.bytes),
             reason: domain.why(now, &self.shared.config),

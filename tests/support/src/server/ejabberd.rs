@@ -88,7 +88,7 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         config["modules"]["mod_muc_occupantid"] = json!({});
     }
     if spec.http {
-        serve(&mut config, site);
+        serve(&mut config, site, &spec.domain());
     }
     if spec.stock_limits {
         limit(&mut config);
@@ -110,14 +110,19 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
 }
 
 /// HTTP for whoever asks from this machine, as docs/operations.md has it.
-fn serve(config: &mut Value, site: &Site) {
+fn serve(config: &mut Value, site: &Site, domain: &str) {
     if let Some(listeners) = config["listen"].as_array_mut() {
         listeners.push(json!({
             "port": 5280, "ip": site.address.to_string(), "module": "ejabberd_http",
-            "request_handlers": { "/api": "mod_http_api", "/metrics": "mod_dmuc_metrics" }
+            "request_handlers": {
+                "/api": "mod_http_api", "/metrics": "mod_dmuc_metrics",
+                "/admin": "ejabberd_web_admin"
+            }
         }));
     }
     config["modules"]["mod_http_api"] = json!({});
+    config["acl"] = json!({ "admin": { "user": [format!("admin@{domain}")] } });
+    config["access_rules"] = json!({ "configure": { "allow": "admin" } });
     config["api_permissions"] = json!({
         "dmuc": {
             "from": ["mod_http_api"],

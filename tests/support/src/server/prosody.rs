@@ -97,6 +97,7 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         )?;
         writeln!(c, "statistics = \"internal\"; statistics_interval = \"manual\"")?;
         writeln!(c, "openmetrics_allow_cidr = \"127.0.0.0/8\"")?;
+        writeln!(c, "admins = {{ {} }}", lua(&format!("admin@{}", spec.domain()).into()))?;
     }
     // lua-unbound, where it is installed, wants no loopback resolver and no .test by itself.
     writeln!(
@@ -116,7 +117,8 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
     writeln!(c, "modules_enabled = {}", modules(&all, false))?;
     for host in [spec.domain()].into_iter().chain(spec.further_hosts()) {
         writeln!(c, "VirtualHost {}", lua(&host.into()))?;
-        writeln!(c, "  modules_enabled = {}", modules(&[], dmuc))?;
+        let page: &[&str] = if spec.http && dmuc { &["http_dmuc"] } else { &[] };
+        writeln!(c, "  modules_enabled = {}", modules(page, dmuc))?;
     }
     writeln!(c, "Component {} \"muc\"", lua(&spec.muc().into()))?;
     writeln!(c, "  modules_enabled = {}", modules(COMPONENT_MODULES, dmuc))?;

@@ -152,7 +152,8 @@ impl ServerSpec {
         self
     }
 
-    /// With HTTP on port 5280: metrics at `/metrics`, ejabberd's commands below `/api`.
+    /// With HTTP on port 5280: metrics at `/metrics`, ejabberd's commands below `/api` and its web admin at
+    /// `/admin`, dmuc's page in Prosody at `/dmuc`; and with the user `admin` as its admin.
     pub fn http(mut self) -> Self {
         self.http = true;
         self

@@ -15,7 +15,8 @@ pub fn build() -> Result<PathBuf> {
     let stage = staged()?;
     let build = home().join("rock");
     anew(&build)?;
-    copy([stage.join("prosody/mod_dmuc"), stage.join("lua/5.4/dmuc_native.so")], &build)?;
+    let parts = ["prosody/mod_dmuc", "prosody/mod_http_dmuc", "lua/5.4/dmuc_native.so"];
+    copy(parts.map(|part| stage.join(part)), &build)?;
     let mut modules = String::new();
     let mut names = fs::read_dir(build.join("mod_dmuc"))?.collect::<std::io::Result<Vec<_>>>()?;
     names.sort_by_key(std::fs::DirEntry::file_name);
