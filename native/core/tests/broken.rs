@@ -90,7 +90,7 @@ fn who_was_put_out_over_a_broken_stream_and_does_not_ask_to_enter_is_told_again(
         let list = room.unasked(at, &user(0)).list;
         list.iter().map(|a| matches!(a, Action::Plain { .. })).collect::<Vec<_>>()
     };
-    assert_eq!(told(&mut world, now), [], "he is inside");
+    assert_eq!(told(&mut world, now), [false; 0], "he is inside");
     world.sever(0);
     say(&mut world, 0);
     pass(&mut world, 40);
@@ -98,14 +98,14 @@ fn who_was_put_out_over_a_broken_stream_and_does_not_ask_to_enter_is_told_again(
     let now = world.now;
     assert_eq!(told(&mut world, now), [true]);
     assert_eq!(told(&mut world, now), [true], "nor may he have heard it this time");
-    assert_eq!(told(&mut world, now + 3_600_000), [], "after an hour it is a stranger");
+    assert_eq!(told(&mut world, now + 3_600_000), [false; 0], "after an hour it is a stranger");
     // He asks, and is inside.
     world.mend(0);
     pass(&mut world, 1);
     world.homes[0].join(world.now, &user(0), "n0");
     world.quiet();
     let now = world.now;
-    assert_eq!(told(&mut world, now), []);
+    assert_eq!(told(&mut world, now), [false; 0]);
 }
 
 #[test]
