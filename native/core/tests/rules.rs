@@ -261,6 +261,24 @@ fn a_full_buffer_ends_the_link() {
 }
 
 #[test]
+fn a_link_that_is_split_ends_for_its_full_buffer_by_name() {
+    let mut world = linked(4, &[("max_unacked_copies", 1000), ("retry_min", 60_000)]);
+    say(&mut world, 0);
+    world.cut(0);
+    assert_eq!(state(&world), "split");
+    for _ in 0..300 {
+        say(&mut world, 0);
+    }
+    assert_eq!((count(&world, Counter::BufferFull), world.failed), (1, 4));
+    for n in 0..2 {
+        world.homes[0].join(world.now, &user(n), &format!("n{n}"));
+    }
+    while world.arrive_up(0) {}
+    let status = &world.primary.as_ref().expect("loaded").status()[0];
+    assert_eq!((status.state, status.reason), ("plain", "the buffer of the link is full"));
+}
+
+#[test]
 fn when_too_much_waits_on_a_host_the_links_to_blame_end() {
     let mut world = linked(4, &[("max_unacked_bytes_total", 1 << 20)]);
     let mut said = 0;

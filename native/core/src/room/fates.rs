@@ -360,7 +360,10 @@ impl Room {
         };
         if full {
             self.shared.counters.add(Counter::BufferFull, 1);
-            domain.split(&self.jid, now, now, "the buffer of the link is full");
+            const REASON: &str = "the buffer of the link is full";
+            domain.split(&self.jid, now, now, REASON);
+            // Also if it was split for something else before.
+            domain.reason = REASON;
             self.give_up(now, number, out);
         }
     }
