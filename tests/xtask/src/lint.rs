@@ -55,8 +55,9 @@ fn licences() -> anyhow::Result<()> {
         let deny = tools.join("bin/cargo-deny");
         if !deny.exists() {
             println!("lint: cargo-deny is missing; building it once, for some minutes");
-            let mut install =
-                run::cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]);
+            // It has a second of work to do: not worth an optimised build.
+            let install = ["install", "--quiet", "--locked", "--debug", "cargo-deny", "--root"];
+            let mut install = run::cargo(&install);
             // Outside of the workspace's own profiles and lock file.
             run::must(install.arg(&tools).env_remove("CARGO_TARGET_DIR"))?;
         }
