@@ -19,14 +19,16 @@ mod packets;
 mod relay;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 use self::ledger::Ledger;
 pub use self::ledger::{Counters, Record};
@@ -143,7 +145,7 @@ impl Wire {
         let mut acceptors = Vec::new();
         for direction in [Direction::AtoB, Direction::BtoA] {
             let address = self.shared.end(direction).listen;
-            let listener = TcpListener::bind((address, 5269))
+            let listener = listen(address)
                 .await
                 .with_context(|| format!("the wire cannot listen on {address}"))?;
             let place = self.shared.sockets.add(direction, true, &listener)?;
@@ -277,6 +279,23 @@ impl Shared {
             far.sort_by_key(|(name, _)| name != aim);
         }
         far.into_iter().map(|(_, address)| (*address, 5269).into()).collect()
+    }
+}
+
+/// A program that is just being started has the sockets of this one until it runs, so that the old
+/// listener may outlive its end for a moment.
+const FORKED: Duration = Duration::from_secs(10);
+
+async fn listen(address: Ipv4Addr) -> io::Result<TcpListener> {
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind((address, 5269)).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < FORKED => {
+                // The kernel tells nobody when it is free.
+                sleep(Duration::from_millis(10)).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 
