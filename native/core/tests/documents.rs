@@ -328,3 +328,30 @@ fn parts(span: &str) -> impl Iterator<Item = &str> {
         _ => part.split_once('>').map_or("", |(_, rest)| rest),
     })
 }
+
+/// docs/adoption.md has no figures of its own: each row's stand in the document that it, or a row before it,
+/// links to, and so do its commands.
+#[test]
+fn the_figures_for_adoption_are_those_of_the_others() {
+    let docs = root().join("docs");
+    let text = fs::read_to_string(docs.join("adoption.md")).expect("docs/adoption.md");
+    let rows = rows(&text, "| | Without dmuc | With it | From |");
+    assert!(rows.len() >= 10, "{}", rows.len());
+    let mut source = String::new();
+    for row in &rows {
+        let [_, plain, dmuc, from] = row[..] else { panic!("{row:?}") };
+        if let Some((_, link)) = from.split_once("](") {
+            let file = link.split(['#', ')']).next().unwrap_or_default();
+            source = fs::read_to_string(docs.join(file)).expect("the document");
+            for command in from.split('`').skip(1).step_by(2) {
+                let unbroken = source.replace('\n', " ");
+                assert!(unbroken.contains(command), "{file} has no {command}");
+            }
+        }
+        let figure = |figure: &str| {
+            let digit = |c: char| c.is_ascii_digit() || c == '.';
+            source.split(|c| !digit(c)).any(|known| known == figure)
+        };
+        assert!(figure(plain) && figure(dmuc), "not in its document: {row:?}");
+    }
+}
