@@ -205,7 +205,7 @@ return function (core)
 	local function guarded(what, f)
 		return function (...)
 			local ok, err = pcall(f, ...);
-			if not ok then module:log("error", "%s: %s", what, tostring(err)); end
+			if not ok then module:log("error", "Could not handle the answer %s: %s", what, tostring(err)); end
 		end
 	end
 
@@ -228,7 +228,7 @@ return function (core)
 	function ask_domain(domain)
 		local query = st.iq({ type = "get", from = module.host, to = domain, id = new_id() })
 			:tag("query", { xmlns = xmlns_disco_info }):up();
-		send_iq(query, disco_timeout, guarded("Answer about support", function (reply)
+		send_iq(query, disco_timeout, guarded("about support", function (reply)
 			local yes;
 			local info = reply and reply:get_child("query", xmlns_disco_info);
 			if info then
@@ -275,7 +275,7 @@ return function (core)
 		local domain, id = action.to, action.id;
 		local iq = st.iq({ type = "set", from = handle.jid, to = domain, id = id }):add_child(xml.build(action.body, find));
 		-- The core gives up earlier than this.
-		send_iq(iq, setup_timeout, guarded("Answer to a set-up", function (reply, err)
+		send_iq(iq, setup_timeout, guarded("to a set-up", function (reply, err)
 			if handle.dead then return; end
 			if err and err:get_child("error") then
 				run(handle, function (room) return room:setup_refused(now(), domain, id, conditions(err)); end);

@@ -115,24 +115,33 @@ fn every_column_is_there_with_its_meaning() {
 }
 
 #[test]
-fn every_metric_that_is_named_is_one() {
+fn every_metric_is_there_with_its_meaning() {
     let shared = Shared::new(Config::default());
-    let counters =
-        shared.counters.described().into_iter().map(|(name, ..)| format!("{name}_total"));
-    let gauges = shared.gauges().into_iter().map(|(name, ..)| name.to_owned());
-    let all: Vec<String> = counters.chain(gauges).collect();
-    let spans = spans(&operations());
-    let mut named = 0;
-    for span in &spans {
-        let name = span.trim_start_matches("prosody_mod_dmuc__").trim_start_matches("dmuc_");
-        if name.ends_with("_total") && !Config::OPTIONS.iter().any(|option| option.name == name) {
-            assert!(all.iter().any(|metric| metric == name), "no metric {span}");
-            named += 1;
+    let text = operations();
+    let counters = shared.counters.described();
+    let of_counters = counters.iter().map(|(name, doc, _)| (format!("`{name}_total`"), *doc));
+    let gauges = shared.gauges();
+    let of_gauges = gauges.iter().map(|(name, doc, _)| (format!("`{name}`"), *doc));
+    for (head, all) in [
+        ("| Counter | Meaning |", of_counters.collect::<Vec<_>>()),
+        ("| Gauge | Meaning |", of_gauges.collect()),
+    ] {
+        let rows = rows(&text, head);
+        assert_eq!(rows.len(), all.len(), "{head}");
+        for (row, (name, doc)) in rows.iter().zip(&all) {
+            assert_eq!(row[..], [name, doc.trim()]);
         }
     }
-    assert!(named >= 4, "{named}");
-    for (gauge, ..) in shared.gauges() {
-        assert!(spans.iter().any(|span| span == gauge), "{gauge} is not told");
+    // Those that are named elsewhere, as the servers call them.
+    for span in spans(&text) {
+        let name = span.trim_start_matches("prosody_mod_dmuc__").trim_start_matches("dmuc_");
+        if let Some(counter) = name.strip_suffix("_total").filter(|counter| !counter.is_empty()) {
+            let option = Config::OPTIONS.iter().any(|option| option.name == name);
+            assert!(
+                option || counters.iter().any(|(known, ..)| *known == counter),
+                "no metric {span}"
+            );
+        }
     }
 }
 
@@ -154,6 +163,20 @@ fn every_command_is_one() {
         }
     }
     assert!(named[0] >= 5 && named[1] >= 5, "{named:?}");
+    // And all of them are told.
+    let text = operations();
+    let after = |text: &str, mark: &str, end: char| -> Vec<String> {
+        let names = text.split(mark).skip(1).filter_map(|rest| rest.split(end).next());
+        names.map(str::to_owned).collect()
+    };
+    let (erlang, lua) = (after(&erlang, "name = dmuc_", ','), after(&lua, "sections.", ' '));
+    assert!(erlang.len() >= 4 && lua.len() >= 4, "{erlang:?}, {lua:?}");
+    for name in erlang {
+        assert!(text.contains(&format!("`ejabberdctl dmuc_{name} ")), "dmuc_{name} is not told");
+    }
+    for name in lua {
+        assert!(text.contains(&format!("`dmuc:{name}(")), "dmuc:{name}() is not told");
+    }
 }
 
 /// What is quoted of logs, answers and reasons: each part between the placeholders stands in one source,
@@ -190,6 +213,107 @@ fn every_line_of_the_log_is_in_the_code() {
     assert!(quoted >= 30, "{quoted}");
 }
 
+/// The other way round: what is logged at info and above stands in the document.
+#[test]
+fn every_line_of_the_code_is_told() {
+    // How a line begins in each of the languages; its text is the next one in quotes.
+    const CALLS: &[&str] = &[
+        "log::info!(",
+        "log::warn!(",
+        "log::error!(",
+        "?INFO_MSG(",
+        "?NOTICE_MSG(",
+        "?WARNING_MSG(",
+        "?ERROR_MSG(",
+        "?CRITICAL_MSG(",
+        "module:log(\"info\", ",
+        "module:log(\"warn\", ",
+        "module:log(\"error\", ",
+        "module:log_status(\"error\", ",
+    ];
+    let spans = spans(&operations());
+    let mut lines = Vec::new();
+    for source in sources() {
+        for call in CALLS {
+            for rest in source.split(call).skip(1) {
+                let text = rest.split('"').nth(1).expect("a text");
+                lines.push(fixed(text));
+            }
+        }
+    }
+    assert!(lines.len() >= 25, "{lines:?}");
+    for parts in lines {
+        let told = |span: &String| {
+            let mut rest = span.as_str();
+            parts.iter().all(|part| match rest.split_once(part.as_str()) {
+                Some((_, after)) => {
+                    rest = after;
+                    true
+                }
+                None => false,
+            })
+        };
+        // What only hands on is told where it comes from.
+        assert!(parts.is_empty() || spans.iter().any(told), "{parts:?} is not told");
+    }
+}
+
+/// What stays the same in a text for `format!`, `io_lib` or `string.format`, of its first line.
+fn fixed(text: &str) -> Vec<String> {
+    let text = text.split("~n").next().unwrap_or_default();
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '{' => {
+                parts.push(String::new());
+                chars.by_ref().find(|c| *c == '}');
+            }
+            '~' | '%' => {
+                parts.push(String::new());
+                chars.next_if_eq(&'t');
+                chars.next();
+            }
+            c => parts.last_mut().expect("a part").push(c),
+        }
+    }
+    let told = parts.iter().map(|part| part.trim_matches([' ', ':', '.']));
+    told.filter(|part| part.len() > 1 && *part != "mod_dmuc").map(str::to_owned).collect()
+}
+
+#[test]
+fn what_stays_the_same_in_a_text() {
+    assert_eq!(fixed("{}: link with {name} is up: {} ms"), ["link with", "is up", "ms"]);
+    assert_eq!(fixed("mod_dmuc: ~ts; it goes on. Told once:~n** ~ts"), ["; it goes on. Told once"]);
+    assert_eq!(fixed("Unknown option '%s' in it"), ["Unknown option '", "' in it"]);
+}
+
+/// The core says why in phrases of plain words; it has no others, but those of `expect`.
+#[test]
+fn every_reason_is_told() {
+    let text = operations();
+    let spans = spans(&text);
+    let mut reasons = 0;
+    for dir in ["room", "replica"] {
+        let dir = root().join("native/core/src").join(dir);
+        for entry in fs::read_dir(dir).expect("sources") {
+            let source = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
+            let (code, _) = source.split_once("#[cfg(test)]\nmod ").unwrap_or((&source, ""));
+            let lines = code.lines().filter(|line| {
+                !["//", ".expect(", "assert", "log::debug"].iter().any(|mark| line.contains(mark))
+            });
+            for phrase in lines.flat_map(|line| line.split('"').skip(1).step_by(2)) {
+                let words = |c: char| c.is_ascii_lowercase() || c == ' ' || c == '-';
+                if phrase.trim() == phrase && phrase.contains(' ') && phrase.chars().all(words) {
+                    reasons += 1;
+                    assert!(spans.iter().any(|span| span == phrase), "{phrase:?} is not told");
+                }
+            }
+        }
+    }
+    assert!(reasons >= 25, "{reasons}");
+}
+
 /// The reasons that stand in the table of those.
 fn rows_of_reasons(span: &str) -> bool {
     let text = operations();
@@ -203,4 +327,31 @@ fn parts(span: &str) -> impl Iterator<Item = &str> {
         0 => part,
         _ => part.split_once('>').map_or("", |(_, rest)| rest),
     })
+}
+
+/// docs/adoption.md has no figures of its own: each row's stand in the document that it, or a row before it,
+/// links to, and so do its commands.
+#[test]
+fn the_figures_for_adoption_are_those_of_the_others() {
+    let docs = root().join("docs");
+    let text = fs::read_to_string(docs.join("adoption.md")).expect("docs/adoption.md");
+    let rows = rows(&text, "| | Without dmuc | With it | From |");
+    assert!(rows.len() >= 10, "{}", rows.len());
+    let mut source = String::new();
+    for row in &rows {
+        let [_, plain, dmuc, from] = row[..] else { panic!("{row:?}") };
+        if let Some((_, link)) = from.split_once("](") {
+            let file = link.split(['#', ')']).next().unwrap_or_default();
+            source = fs::read_to_string(docs.join(file)).expect("the document");
+            for command in from.split('`').skip(1).step_by(2) {
+                let unbroken = source.replace('\n', " ");
+                assert!(unbroken.contains(command), "{file} has no {command}");
+            }
+        }
+        let figure = |figure: &str| {
+            let digit = |c: char| c.is_ascii_digit() || c == '.';
+            source.split(|c| !digit(c)).any(|known| known == figure)
+        };
+        assert!(figure(plain) && figure(dmuc), "not in its document: {row:?}");
+    }
 }

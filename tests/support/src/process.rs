@@ -6,12 +6,13 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// A child process; dropping it kills it.
+/// A child process; dropping it kills it, with the processes that it started: the script of a package
+/// leaves the server in a process of its own.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -26,6 +27,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
@@ -58,7 +60,22 @@ impl Process {
 
     /// Kills it without a chance to tidy up.
     pub async fn kill(&mut self) -> Result<()> {
+        self.kill_group();
         Ok(self.child.kill().await?)
+    }
+
+    fn kill_group(&self) {
+        // Of one that has ended and been waited for, the number may be another's by now.
+        if self.child.id().is_some() {
+            // Whoever has ended meanwhile need not be killed.
+            let _ = killpg(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill_group();
     }
 }
 
@@ -85,4 +102,45 @@ pub async fn output(mut command: Command, input: &str, limit: Duration) -> Resul
         }
     };
     timeout(limit, run).await.map_err(|_| anyhow!("no answer after {limit:?}"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a script has started ends with it, as an ejabberd that `ejabberdctl` has started.
+    #[tokio::test]
+    async fn nothing_is_left() -> Result<()> {
+        let log = std::env::temp_dir().join(format!("dmuc-process-{}", std::process::id()));
+        for dropped in [false, true] {
+            let mut script = Command::new("sh");
+            script.args(["-c", "sleep 100 & echo $!; wait"]);
+            let mut process = Process::spawn(script, &log)?;
+            let child = loop {
+                let said = std::fs::read_to_string(&log)?;
+                match said.strip_suffix('\n') {
+                    Some(number) => break Pid::from_raw(number.parse()?),
+                    None => tokio::task::yield_now().await,
+                }
+            };
+            kill(child, None)?;
+            if !dropped {
+                process.kill().await?;
+            }
+            drop(process);
+            std::fs::remove_file(&log)?;
+            // Whoever takes in orphans need not do so at once.
+            let gone = || {
+                let status = std::fs::read_to_string(format!("/proc/{child}/stat"));
+                status.map_or(true, |status| status.contains(") Z "))
+            };
+            timeout(Duration::from_secs(10), async {
+                while !gone() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
 }

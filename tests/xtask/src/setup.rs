@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("debhelper", "what goes where in a Debian package"),
     ("lintian", "looks for mistakes in Debian packages"),
     ("luarocks", "builds the rock for Prosody"),
+    ("liblua5.4-dev", "headers that luarocks wants to see, though it compiles nothing"),
 ];
 
 /// What Debian's packages ask before they start a service.

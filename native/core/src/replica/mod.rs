@@ -532,7 +532,7 @@ impl Replica {
                 self.departures.is_in(now, &room, &session);
             }
             if plan.end {
-                log::info!("{room}: link for {} is down: the room has ended it", self.domain);
+                self.tell_down(&room, "the room has ended it");
                 self.take_leave(now, &room, Says::default(), out);
                 return Ok(());
             }
@@ -698,7 +698,7 @@ impl Replica {
             .map(|(room, _)| room.clone())
             .collect();
         for room in deserted {
-            log::info!("{room}: link for {} is down: nobody here is in the room", self.domain);
+            self.tell_down(&room, "nobody here is in the room");
             self.take_leave(now, &room, Says { bye: true, ..Says::default() }, &mut out);
         }
         for link in self.links.values() {
@@ -760,7 +760,7 @@ impl Replica {
         let mut rooms: Vec<Arc<str>> = self.links.keys().cloned().collect();
         rooms.sort();
         for room in rooms {
-            log::info!("{room}: link for {} is down: dmuc is unloaded here", self.domain);
+            self.tell_down(&room, "dmuc is unloaded here");
             self.report(&room, Says { bye: true, ..Says::default() }, &mut out);
             self.remove(&room);
         }

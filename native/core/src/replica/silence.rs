@@ -100,6 +100,11 @@ impl Replica {
         Ok(())
     }
 
+    /// The one line for the end of a link.
+    pub(super) fn tell_down(&self, room: &str, reason: &'static str) {
+        log::info!("{room}: link for {} is down: {reason}", self.domain);
+    }
+
     /// Ends a link with a last report. Whoever has left without an answer is not forgotten with it.
     pub(super) fn take_leave(
         &mut self,
@@ -273,7 +278,7 @@ impl Replica {
     }
 
     /// Ends a link without its primary: everybody is told that he is out, and the room too.
-    fn die(&mut self, now: Millis, room: &Arc<str>, reason: &str, out: &mut Vec<Action>) {
+    fn die(&mut self, now: Millis, room: &Arc<str>, reason: &'static str, out: &mut Vec<Action>) {
         let mut left = self.left(room);
         // The room may live again, and some be in it already.
         let let_in = self.links.get_mut(room).map(|link| std::mem::take(&mut link.let_in));
@@ -282,7 +287,7 @@ impl Replica {
         served.retain(|session| !let_in.contains(session));
         self.uncount(room);
         out.push(Action::LinkOver { room: room.clone() });
-        log::info!("{room}: link for {} is down: {reason}", self.domain);
+        self.tell_down(room, reason);
         self.shared.counters.add(Counter::EpochsDead, 1);
         for session in served {
             left.extend(self.expel(now, room, &session, out).map(|nick| (session, nick)));

@@ -3,7 +3,7 @@
 mod faults;
 mod logs;
 mod options;
-mod seen;
+pub mod seen;
 
 use anyhow::Result;
 use dmuc_testkit::{Client, Kind, Lab, Server};

@@ -1,5 +1,6 @@
 //! Commands, the HTTP API and metrics of two servers with a link between them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -46,7 +47,7 @@ async fn play(lab: &Lab) -> Result<()> {
     not_linked(lab, &stage, &lone).await?;
 
     for server in [a, b] {
-        people(server, &stage).await?;
+        people(server, &stage.room, 4).await?;
         metrics(server).await?;
     }
     if a.kind() == Kind::Ejabberd {
@@ -103,20 +104,20 @@ async fn not_linked(lab: &Lab, stage: &Stage, lone: &str) -> Result<()> {
     told(&stage.room, "c.test", "does not speak dmuc; tried again in ").await
 }
 
-/// What people get to see of it.
-async fn people(server: &Server, stage: &Stage) -> Result<()> {
+/// What people get to see of a room that is linked for so many occupants.
+pub async fn people(server: &Server, room: &str, occupants: usize) -> Result<()> {
     let (status, table, counters) = match server.kind() {
         Kind::Ejabberd => {
             let host = server.domain();
             (
                 server.command(&["dmuc_status", &host]).await?,
-                server.command(&["dmuc_table", &host, &stage.room]).await?,
+                server.command(&["dmuc_table", &host, room]).await?,
                 server.command(&["dmuc_counters", &host]).await?,
             )
         }
         Kind::Prosody => (
             server.shell("dmuc:status()").await?,
-            server.shell(&format!("dmuc:links({:?})", stage.room)).await?,
+            server.shell(&format!("dmuc:links({room:?})")).await?,
             server.shell("dmuc:counters()").await?,
         ),
     };
@@ -128,7 +129,8 @@ async fn people(server: &Server, stage: &Stage) -> Result<()> {
         table.lines().any(|line| shown(line, &["role", "room", "state", "round_trip"])),
         "{table}"
     );
-    ensure!(table.lines().any(|line| shown(line, &[&stage.room, "linked", " 4 "])), "{table}");
+    let occupants = format!(" {occupants} ");
+    ensure!(table.lines().any(|line| shown(line, &[room, "linked", &occupants])), "{table}");
     ensure!(counters.contains("envelopes_"), "{counters}");
     // A host of which it knows nothing.
     let (told, words) = match server.kind() {
@@ -160,25 +162,43 @@ async fn api(server: &Server, stage: &Stage) -> Result<()> {
 
 /// What a collector of metrics gets.
 async fn metrics(server: &Server) -> Result<()> {
-    let text = http(server, "GET", "/metrics", "").await?;
-    let prefix = match server.kind() {
-        Kind::Ejabberd => "dmuc_",
-        Kind::Prosody => "prosody_mod_dmuc__",
-    };
-    let value = |name: &str| {
-        let start = format!("{prefix}{name}{{");
-        let of = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
-        text.lines().filter(|line| line.starts_with(&start)).filter_map(of).sum::<f64>()
-    };
+    let metrics = Metrics::of(server).await?;
     let (links, carried) = match server.name() {
         "a" => ("links", "copies_carried_total"),
         _ => ("links_served", "copies_delivered_total"),
     };
-    ensure!(value(links) == 1.0, "{links}: {text}");
-    ensure!(value(carried) >= 4.0 * SAID as f64, "{carried}: {text}");
+    metrics.has(links, 1..=1)?;
+    metrics.has(carried, 4 * SAID..=i64::MAX)?;
+    let (prefix, text) = (metrics.prefix, &metrics.text);
     ensure!(text.contains(&format!("# HELP {prefix}waiting_bytes ")), "{text}");
     ensure!(text.contains(&format!("# TYPE {prefix}waiting_bytes gauge")), "{text}");
     Ok(())
+}
+
+/// The metrics of dmuc that a server gives out.
+pub struct Metrics {
+    prefix: &'static str,
+    text: String,
+}
+
+impl Metrics {
+    pub async fn of(server: &Server) -> Result<Self> {
+        let prefix = match server.kind() {
+            Kind::Ejabberd => "dmuc_",
+            Kind::Prosody => "prosody_mod_dmuc__",
+        };
+        Ok(Metrics { prefix, text: http(server, "GET", "/metrics", "").await? })
+    }
+
+    /// That the sum of a metric over all hosts is within this range.
+    pub fn has(&self, name: &str, range: RangeInclusive<i64>) -> Result<()> {
+        let start = format!("{}{name}{{", self.prefix);
+        let lines = self.text.lines().filter(|line| line.starts_with(&start));
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let sum = values.sum::<f64>() as i64;
+        ensure!(range.contains(&sum), "{name} is {sum}, not {range:?}: {}", self.text);
+        Ok(())
+    }
 }
 
 /// One request; the body of an answer that says 200.

@@ -11,6 +11,9 @@ use dmuc_testkit::{Kind, Lab, Server, ServerSpec};
 
 use self::people::People;
 use self::root::Root;
+use crate::operations::seen::Metrics;
+use crate::page::seen::Page;
+use crate::page::web::basic;
 use crate::runner::Suite;
 
 /// A release and its packages, by `$DMUC_PACKAGES`: `name:root:packages:newer`.
@@ -55,8 +58,8 @@ pub fn suite() -> Suite {
 /// An ejabberd and a Prosody as the packages of a release start them.
 async fn lab(name: &str, release: &Release, root: &Root) -> Result<Lab> {
     Lab::builder(&format!("packages-{name}-{}", release.name))
-        .server(ServerSpec::ejabberd("a").installed(root.path()))
-        .server(ServerSpec::prosody("b").installed(root.path()))
+        .server(ServerSpec::ejabberd("a").installed(root.path()).http())
+        .server(ServerSpec::prosody("b").installed(root.path()).http())
         .wire("a", "b")
         .start()
         .await
@@ -85,10 +88,6 @@ async fn live(lab: &Lab, release: &Release, root: &Root) -> Result<()> {
     for server in [a, b] {
         as_packaged(server, root, "0.1.0")?;
     }
-    let status = a.run_beside("ejabberdctl", &["dmuc_status", "a.test"]).await?;
-    ensure!(status.contains(&people.rooms[0]), "ejabberdctl dmuc_status: {status}");
-    let status = b.shell("dmuc:status()").await?;
-    ensure!(status.contains(&people.rooms[1]), "dmuc:status(): {status}");
 
     let unloaded =
         "[M || {M, _, false} <- code:all_available(), string:prefix(M, \"mod_dmuc\") =/= nomatch]";
@@ -97,6 +96,12 @@ async fn live(lab: &Lab, release: &Release, root: &Root) -> Result<()> {
 
     let pids = (a.pid().await?, b.pid().await?);
     let upgrade = async {
+        people.seen(lab).await?;
+        for server in [a, b] {
+            let metrics = Metrics::of(server).await?;
+            metrics.has("links", 1..=1)?;
+            metrics.has("links_served", 1..=1)?;
+        }
         root.dpkg("--install", &release.newer, &["."]).await?;
         // The directories of the loaded version are gone by now.
         a.run_beside("ejabberdctl", &["reload_config"]).await?;
@@ -115,7 +120,10 @@ async fn live(lab: &Lab, release: &Release, root: &Root) -> Result<()> {
     for server in [a, b] {
         as_packaged(server, root, "9.9.9")?;
     }
-    let purge = root.dpkg("--purge", &release.newer, &PACKAGES);
+    let purge = async {
+        people.seen(lab).await?;
+        root.dpkg("--purge", &release.newer, &PACKAGES).await
+    };
     people.talk_during(lab, purge).await.context("during the purge")?;
     drop(people);
 
@@ -123,6 +131,8 @@ async fn live(lab: &Lab, release: &Release, root: &Root) -> Result<()> {
     restart(lab, false).await?;
     People::gather(lab, "after").await?.plainly(lab).await?;
     for server in [a, b] {
+        let page = Page::of(server).get("", &[basic("admin", "admin")]).await?;
+        ensure!(page.status == 404, "there is a page: {page:?}");
         server.stop().await?;
     }
     Ok(())
@@ -149,7 +159,7 @@ async fn add(lab: &Lab, root: &Root) -> Result<()> {
     b.restart_with_dmuc(true).await.with_context(|| format!("prosodyctl install: {said}"))?;
     let people = People::gather(lab, "added").await?;
     people.linked(lab).await?;
-    people.talk_during(lab, async { Ok(()) }).await?;
+    people.talk_during(lab, people.seen(lab)).await?;
     drop(people);
 
     let said = a.run_beside("ejabberdctl", &["module_uninstall", "mod_dmuc"]).await?;

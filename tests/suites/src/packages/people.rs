@@ -4,10 +4,12 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use dmuc_testkit::{Client, Lab};
 use tokio::time::sleep;
 
+use crate::operations::seen::people;
+use crate::page::seen::{ACCOUNTS, Page};
 use crate::scene::{all_have, join_all, linked, log_in, names};
 use crate::traffic;
 
@@ -41,6 +43,27 @@ impl People {
     pub async fn linked(&self, lab: &Lab) -> Result<()> {
         for room in &self.rooms {
             linked(lab.wire("a", "b"), room, 1).await?;
+        }
+        Ok(())
+    }
+
+    /// Both rooms are seen at both servers: by the commands, and on the page by an admin and by nobody
+    /// else.
+    pub async fn seen(&self, lab: &Lab) -> Result<()> {
+        for server in [lab.server("a"), lab.server("b")] {
+            server.register(&ACCOUNTS).await?;
+            let page = Page::of(server);
+            page.is_protected(&self.rooms[0]).await?;
+            // Those of each room who are users of the other server.
+            for (room, occupants) in self.rooms.iter().zip([3, 2]) {
+                people(server, room, occupants).await?;
+                let told = page.document(room).await?;
+                let links = &told["room"]["links"];
+                let [link] = links.as_array().map(Vec::as_slice).unwrap_or_default() else {
+                    bail!("{links}");
+                };
+                ensure!(link["state"] == "linked" && link["occupants"] == occupants, "{link}");
+            }
         }
         Ok(())
     }

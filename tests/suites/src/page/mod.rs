@@ -2,8 +2,8 @@
 
 mod browser;
 mod drawn;
-mod seen;
-mod web;
+pub mod seen;
+pub mod web;
 
 use dmuc_testkit::Kind;
 

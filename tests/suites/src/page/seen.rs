@@ -13,6 +13,9 @@ use crate::scene::{SOON, all_have, join_all, linked, log_in, names, until_async}
 /// What the address of the page must neither decode twice nor take for anything but a name.
 const NAME: &str = "%3cb%3e${square}#?+x";
 
+/// Whom [`Page::is_protected`] asks as.
+pub const ACCOUNTS: [&str; 2] = ["admin", "user"];
+
 pub async fn run(kind: Kind) -> Result<()> {
     let other = match kind {
         Kind::Ejabberd => Kind::Prosody,
@@ -36,7 +39,7 @@ async fn play(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.server("a"), lab.server("b"));
     let room = a.room(NAME);
     for server in [a, b] {
-        server.register(&["admin", "user"]).await?;
+        server.register(&ACCOUNTS).await?;
     }
     let local = log_in(a, &names("local", 1)).await?;
     local[0].create(&room, "local00", &[]).await?;
@@ -73,14 +76,14 @@ async fn play(lab: &Lab) -> Result<()> {
 }
 
 /// Where a server has it.
-struct Page {
+pub struct Page {
     address: SocketAddr,
     host: String,
     path: String,
 }
 
 impl Page {
-    fn of(server: &Server) -> Self {
+    pub fn of(server: &Server) -> Self {
         let path = match server.kind() {
             Kind::Ejabberd => format!("/admin/server/{}/dmuc/", server.domain()),
             Kind::Prosody => "/dmuc/".to_owned(),
@@ -88,12 +91,12 @@ impl Page {
         Page { address: (server.address(), 5280).into(), host: server.domain(), path }
     }
 
-    async fn get(&self, name: &str, headers: &[(&str, String)]) -> Result<Answer> {
+    pub async fn get(&self, name: &str, headers: &[(&str, String)]) -> Result<Answer> {
         get(self.address, &self.host, &format!("{}{name}", self.path), headers).await
     }
 
     /// What the page draws, as the admin gets it.
-    async fn document(&self, room: &str) -> Result<Value> {
+    pub async fn document(&self, room: &str) -> Result<Value> {
         let coded: String = room.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let name = format!("data.json?room={coded}&filter=");
         let answer = self.get(&name, &[basic("admin", "admin")]).await?;
@@ -102,7 +105,8 @@ impl Page {
         serde_json::from_str(&answer.body).with_context(|| answer.body.clone())
     }
 
-    async fn is_protected(&self, room: &str) -> Result<()> {
+    /// That it is for the admin, and for nobody else.
+    pub async fn is_protected(&self, room: &str) -> Result<()> {
         let domain = &self.host;
         let strangers = [
             vec![],

@@ -88,7 +88,7 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
         config["modules"]["mod_muc_occupantid"] = json!({});
     }
     if spec.http {
-        serve(&mut config, site, &spec.domain());
+        serve(&mut config, site, &spec.domain(), dmuc);
     }
     if spec.stock_limits {
         limit(&mut config);
@@ -110,14 +110,16 @@ pub fn configure(site: &Site, spec: &ServerSpec, dmuc: bool) -> Result<()> {
 }
 
 /// HTTP for whoever asks from this machine, as docs/operations.md has it.
-fn serve(config: &mut Value, site: &Site, domain: &str) {
+fn serve(config: &mut Value, site: &Site, domain: &str, dmuc: bool) {
+    let mut handlers = json!({ "/api": "mod_http_api", "/admin": "ejabberd_web_admin" });
+    // ejabberd does not start with a handler that is not there.
+    if dmuc || site.owner.is_none() {
+        handlers["/metrics"] = "mod_dmuc_metrics".into();
+    }
     if let Some(listeners) = config["listen"].as_array_mut() {
         listeners.push(json!({
             "port": 5280, "ip": site.address.to_string(), "module": "ejabberd_http",
-            "request_handlers": {
-                "/api": "mod_http_api", "/metrics": "mod_dmuc_metrics",
-                "/admin": "ejabberd_web_admin"
-            }
+            "request_handlers": handlers
         }));
     }
     config["modules"]["mod_http_api"] = json!({});
@@ -208,8 +210,13 @@ fn libs(site: &Site) -> Result<String> {
     Ok(libs.join(":"))
 }
 
-/// What `ejabberdctl` does, which itself would look for a system user.
+/// What `ejabberdctl` does, which itself looks for a system user: only a package's server has that.
 pub async fn ctl(site: &Site, pid: u32, words: &[&str]) -> Result<String> {
+    if site.owner.is_some() {
+        let mut command = site.beside(pid, "ejabberdctl");
+        command.args(words).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        return output(command, "", Duration::from_secs(60)).await;
+    }
     // A node that has just gone may still be known by its name.
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let name = format!("ctl{}-{}@127.0.0.1", CALLS.fetch_add(1, Ordering::Relaxed), site.label);

@@ -123,7 +123,7 @@ impl Server {
         }
     }
 
-    /// Starts it and waits until clients and servers can connect.
+    /// Starts it and waits until clients and servers can connect and all modules are loaded.
     pub async fn start(&self) -> Result<()> {
         let mut slot = self.process.lock().await;
         if slot.is_some() {
@@ -150,8 +150,13 @@ impl Server {
                 sleep(Duration::from_millis(10)).await;
             }
         }
-        if self.spec.kind == Kind::Ejabberd {
-            ejabberd::ready(&self.site, process.pid()).await?;
+        match self.spec.kind {
+            Kind::Ejabberd => ejabberd::ready(&self.site, process.pid()).await?,
+            Kind::Prosody => {
+                prosody::ready(self.c2s(), &self.domain(), PATIENCE).await.with_context(|| {
+                    format!("{} does not answer:\n{}", self.name(), self.log_tail())
+                })?
+            }
         }
         *slot = Some(process);
         Ok(())

@@ -1,12 +1,16 @@
 //! Prosody: its configuration, its command line, and commands given to its shell.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::site::Site;
 use super::spec::ServerSpec;
@@ -184,6 +188,22 @@ pub fn command(site: &Site) -> Command {
         .env("LUA_CPATH", cpath(site))
         .env("HOME", &site.dir);
     command
+}
+
+/// Waits until it answers somebody: its ports are open as soon as the first module wants them, and what
+/// comes is read when all hosts and modules are loaded and the shell's socket is there.
+pub async fn ready(c2s: SocketAddr, domain: &str, limit: Duration) -> Result<()> {
+    let asked = async {
+        let mut stream = TcpStream::connect(c2s).await?;
+        let header = format!(
+            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+             version='1.0' to='{domain}'>"
+        );
+        stream.write_all(header.as_bytes()).await?;
+        stream.read_u8().await
+    };
+    timeout(limit, asked).await.with_context(|| format!("no answer after {limit:?}"))??;
+    Ok(())
 }
 
 /// `LUA_CPATH`: dmuc's library, and then (`;;`) where Lua looks by itself.
