@@ -31,7 +31,7 @@
 
 %% What this wrapper was written against.
 -define(VERSION, <<"0.1.0">>).
--define(ABI, 6).
+-define(ABI, 7).
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().
@@ -221,10 +221,10 @@ room_capture(_Room, _Now, _To, _Facts, _Stanza) -> ?NIF.
 -spec room_capture_many(native(), millis(), [jid()], facts()) -> all | none | [boolean()].
 room_capture_many(_Room, _Now, _To, _Facts) -> ?NIF.
 
--spec room_event(native(), millis(), [payload_in()], [{jid(), non_neg_integer()}]) -> actions().
+-spec room_event(native(), millis(), [payload_in()], [{non_neg_integer(), [jid()]}]) -> actions().
 room_event(_Room, _Now, _Payloads, _Copies) -> ?NIF.
 
--spec room_event_dirty(native(), millis(), [payload_in()], [{jid(), non_neg_integer()}]) ->
+-spec room_event_dirty(native(), millis(), [payload_in()], [{non_neg_integer(), [jid()]}]) ->
           actions().
 room_event_dirty(_Room, _Now, _Payloads, _Copies) -> ?NIF.
 

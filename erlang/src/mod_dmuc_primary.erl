@@ -20,6 +20,7 @@
 -include("mod_dmuc.hrl").
 
 -define(ROOM, mod_dmuc_room).
+-define(RUN, mod_dmuc_run).
 -define(BYPASS, mod_dmuc_bypass).
 %% Copies from which on an event goes to a dirty scheduler, one of many stanzas and one of one.
 -define(DIRTY, 1000).
@@ -35,6 +36,9 @@
 %% Place among the payloads of an event, from 0.
 -type token() :: non_neg_integer().
 
+%% A payload, and those who get it one after the other.
+-type copies() :: {token(), [jid()]}.
+
 %% What is held for some.
 -record(payload,
         {stanza :: stanza(),                    % without `to'
@@ -49,7 +53,7 @@
          handle   :: mod_dmuc_nif:native(),
          marked = false :: boolean(),           % a flush marker is under way
          poll = false :: boolean(),             % the core wants to be called though nothing is held
-         copies = [] :: [{ljid(), token()}],    % newest first
+         copies = [] :: [copies()],             % newest first, and so in each
          tokens = #{} :: #{mod_dmuc_nif:digest() => token()},
          newest = [] :: [{mod_dmuc_nif:facts(), stanza(), token()}], % one of each kind
          payloads = [] :: [#payload{}],         % newest first
@@ -57,6 +61,15 @@
          holding = #{} :: #{binary() => []},    % domains for which everything is held in this event
          passed :: stanza() | undefined,        % a broadcast that the core has seen already
          timer :: reference() | undefined}).
+
+%% Copies of one presence that follow one another, the newest of the room's. By itself, since a room has a
+%% thousand copies of each, and each would bring a new #room{}.
+-record(run,
+        {gen     :: term(),
+         key     :: presence(),
+         token   :: token(),
+         holding :: #{binary() => []},
+         jids = [] :: [jid()]}).                % newest first
 
 -type message_in() :: flush | open | reopen | tick |
                       {occupants, [ljid()]} |
@@ -102,7 +115,35 @@ filter_packet(#message{type = error, id = Id,
             guard(fun() -> bounced(Primary, {U, Domain}, Id, unknown) end, false,
                   fun(true) -> {stop, drop}; (false) -> Pkt end)
     end;
+filter_packet(#presence{from = #jid{lserver = S}, to = #jid{lserver = Domain} = To} = Pkt) ->
+    case get(?RUN) of
+        #run{gen = Gen, key = Key, holding = Holding, jids = Jids} = Run
+          when is_map_key(Domain, Holding), To#jid.lresource /= <<>> ->
+            case is_copy(Pkt, Key) andalso find(S) of
+                #primary{gen = Gen} ->
+                    put(?RUN, Run#run{jids = [To | Jids]}),
+                    {stop, drop};
+                _ ->
+                    routed(Pkt)
+            end;
+        _ ->
+            routed(Pkt)
+    end;
 filter_packet(Pkt) ->
+    routed(Pkt).
+
+%% Whether its key is this, without making that.
+-spec is_copy(presence(), presence()) -> boolean().
+is_copy(#presence{id = Id, type = Type, lang = Lang, from = From, show = Show, status = Status,
+                  priority = Priority, sub_els = Els},
+        #presence{id = Id, type = Type, lang = Lang, from = From, show = Show, status = Status,
+                  priority = Priority, sub_els = Els}) ->
+    true;
+is_copy(_, _) ->
+    false.
+
+-spec routed(stanza()) -> stanza() | {stop, drop}.
+routed(Pkt) ->
     case xmpp:get_from(Pkt) of
         #jid{lserver = S} = From ->
             case find(S) of
@@ -335,26 +376,33 @@ capture(Primary, From, #jid{lserver = Domain} = To, Pkt) ->
             pass;
         Room0 ->
             case is_remote(Domain, Room0) of
-                {false, _} ->
+                {false, #room{marked = Marked} = Room} ->
+                    %% The marker makes it be looked up anew.
+                    Marked andalso keep(Room),
                     pass;
                 {true, Room} ->
                     Key = mod_dmuc_xml:key(Pkt),
                     case Room#room.passed of
                         Key -> keep(Room), pass;
-                        _ -> capture(Room#room{passed = undefined}, To, Key)
+                        _ -> capture(taken_in(Room#room{passed = undefined}), To, Key)
                     end
             end
     end.
 
 -spec capture(#room{}, jid(), stanza()) -> pass | hold.
-capture(#room{newest = Newest, holding = Holding} = Room, #jid{lserver = Domain} = To, Key) ->
+capture(#room{newest = Newest, holding = Holding, copies = Copies} = Room,
+        #jid{lserver = Domain} = To, Key) ->
     Facts = mod_dmuc_xml:facts(Key),
     %% The copies of a broadcast follow one another: those need no second look.
-    case lists:keyfind(Facts, 1, Newest) of
-        {_, Key, Token} when is_map_key(Domain, Holding) ->
-            keep(hold(mod_dmuc_xml:ljid(To), Token, Room)),
+    case {lists:keyfind(Facts, 1, Newest), Copies} of
+        {{_, #presence{} = Key, Token}, [{Token, _} | _]} when is_map_key(Domain, Holding) ->
+            #room{primary = #primary{gen = Gen}} = keep(Room),
+            put(?RUN, #run{gen = Gen, key = Key, token = Token, holding = Holding, jids = [To]}),
             hold;
-        {_, Key, Token} ->
+        {{_, Key, Token}, _} when is_map_key(Domain, Holding) ->
+            keep(hold(To, Token, Room)),
+            hold;
+        {{_, Key, Token}, _} ->
             capture(Room, To, Facts, none, Token);
         _ ->
             capture(Room, To, Facts, Key, none)
@@ -374,9 +422,9 @@ capture(#room{handle = Handle} = Room, #jid{lserver = Domain} = To, Facts, Key, 
         {Verdict, Digest, Known} ->
             Payload = #payload{stanza = Key, facts = Facts, digest = Digest, known = Known},
             {Token, Room1} = token(Payload, Room),
-            held(Verdict, Domain, hold(LTo, Token, Room1));
+            held(Verdict, Domain, hold(To, Token, Room1));
         Verdict ->
-            held(Verdict, Domain, hold(LTo, Seen, Room))
+            held(Verdict, Domain, hold(To, Seen, Room))
     end.
 
 -spec held(hold | hold_all, binary(), #room{}) -> hold.
@@ -434,7 +482,7 @@ broadcast(Room0, Held, Key, Facts) ->
 
 -spec plainly_to(stanza(), [jid()]) -> any().
 plainly_to(Key, Jids) ->
-    held_plainly([{mod_dmuc_xml:ljid(Jid), 0} || Jid <- Jids], {Key}).
+    plainly([{Key, Jids}]).
 
 -spec split([jid()], [jid()], [jid()], #room{}) -> {[jid()], [jid()], #room{}}.
 split([#jid{lserver = Domain, lresource = R} = Jid | Jids], Remote, Local, Room0) ->
@@ -470,9 +518,21 @@ token(#payload{stanza = Key, facts = Facts, digest = Digest} = Payload,
         end,
     {Token, Room#room{newest = lists:keystore(Facts, 1, Newest, {Facts, Key, Token})}}.
 
--spec hold(ljid(), token(), #room{}) -> #room{}.
+-spec hold(jid(), token(), #room{}) -> #room{}.
+hold(To, Token, #room{copies = [{Token, Jids} | Copies]} = Room) ->
+    Room#room{copies = [{Token, [To | Jids]} | Copies]};
 hold(To, Token, #room{copies = Copies} = Room) ->
-    Room#room{copies = [{To, Token} | Copies]}.
+    Room#room{copies = [{Token, [To]} | Copies]}.
+
+%% With the copies of the run, which ends.
+-spec taken_in(#room{}) -> #room{}.
+taken_in(#room{copies = Copies, primary = #primary{gen = Gen}} = Room) ->
+    case erase(?RUN) of
+        #run{gen = Gen, token = Token, jids = Jids} ->
+            keep(Room#room{copies = [{Token, Jids} | Copies]});
+        _ ->
+            Room
+    end.
 
 %% Asks to be called when the room's current event has ended.
 -spec mark(#room{}) -> #room{}.
@@ -540,15 +600,16 @@ flush_held() ->
 %% Hands what is held to the core.
 -spec flush(#room{}) -> #room{} | undefined.
 flush(#room{copies = [], poll = false} = Room) ->
+    %% A run begins behind a copy.
     keep(Room);
-flush(#room{handle = Handle, copies = Copies0, payloads = Payloads0} = Room0) ->
-    Copies = lists:reverse(Copies0),
+flush(#room{handle = Handle, payloads = Payloads0} = Room0) ->
+    Copies = copies(Room0),
     Payloads = lists:reverse(Payloads0),
     Room = keep(Room0#room{copies = [], payloads = [], tokens = #{}, newest = [],
                            holding = #{}, poll = false}),
     try
         Encoded = [encode(Payload) || Payload <- Payloads],
-        case length(Copies) > ?DIRTY of
+        case lists:sum([length(Jids) || {_, Jids} <- Copies]) > ?DIRTY of
             true -> mod_dmuc_nif:room_event_dirty(Handle, mod_dmuc:now(), Encoded, Copies);
             false -> mod_dmuc_nif:room_event(Handle, mod_dmuc:now(), Encoded, Copies)
         end
@@ -559,6 +620,12 @@ flush(#room{handle = Handle, copies = Copies0, payloads = Payloads0} = Room0) ->
             held_plainly(Copies, stanzas(Payloads)),
             undefined
     end.
+
+%% Everything that is held, in the room's order.
+-spec copies(#room{}) -> [copies()].
+copies(Room) ->
+    #room{copies = Copies} = taken_in(Room),
+    lists:foldl(fun({Token, Jids}, Rest) -> [{Token, lists:reverse(Jids)} | Rest] end, [], Copies).
 
 %% What the core has still got is not written again.
 -spec encode(#payload{}) -> mod_dmuc_nif:payload_in().
@@ -644,7 +711,7 @@ action({plain, Ref, To}, Stanzas, _Room) ->
                  {raw, Xml} -> mod_dmuc_xml:decode(Xml);
                  Token -> element(Token + 1, Stanzas)
              end,
-    plainly([{Stanza, To}]),
+    plainly([{Stanza, [mod_dmuc_xml:jid(Jid) || Jid <- To]}]),
     [];
 action({setup, Domain, Id, El}, _Stanzas, #room{jid = Jid, primary = Primary}) ->
     #primary{server = Server, server_host = Host} = Primary,
@@ -724,20 +791,20 @@ retry_sooner(State) ->
     State.
 
 %% As plain MUC sends it, past our own capture.
--spec plainly([{stanza(), [ljid()]}]) -> ok.
+-spec plainly([{stanza(), [jid()]}]) -> ok.
 plainly(Stanzas) ->
     put(?BYPASS, true),
     try
-        [ejabberd_router:route(xmpp:set_to(Stanza, mod_dmuc_xml:jid(To)))
+        [ejabberd_router:route(xmpp:set_to(Stanza, To))
          || {Stanza, Tos} <- Stanzas, To <- Tos],
         ok
     after
         erase(?BYPASS)
     end.
 
--spec held_plainly([{ljid(), token()}], tuple()) -> ok.
+-spec held_plainly([copies()], tuple()) -> ok.
 held_plainly(Copies, Stanzas) ->
-    plainly([{element(Token + 1, Stanzas), [To]} || {To, Token} <- Copies]).
+    plainly([{element(Token + 1, Stanzas), To} || {Token, To} <- Copies]).
 
 %%%===================================================================
 %%% Faults
@@ -758,9 +825,10 @@ guard(Fun, Default, Then) ->
 -spec drop_room(term()) -> ok.
 drop_room(Reason) ->
     case get(?ROOM) of
-        #room{copies = Copies, payloads = Payloads} = Room ->
+        #room{payloads = Payloads} = Room ->
+            Copies = copies(Room),
             off(Room, Reason),
-            held_plainly(lists:reverse(Copies), stanzas(lists:reverse(Payloads)));
+            held_plainly(Copies, stanzas(lists:reverse(Payloads)));
         _ ->
             ok
     end.

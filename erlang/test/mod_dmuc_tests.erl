@@ -208,7 +208,7 @@ jids_come_back_as_triples() ->
     {_, Actions} = mod_dmuc_nif:room_report(Room, 2, <<"remote.example">>, Body),
     ?assert(lists:member({support_seen, <<"remote.example">>}, Actions)),
     {_, Plain} = mod_dmuc_nif:room_event(Room, 3, [encode(message())],
-                                         [{Session, 0}]),
+                                         [{0, [Session]}]),
     ?assertEqual([{plain, 0, [Session]}], Plain).
 
 strangers_pass() ->
@@ -240,7 +240,7 @@ bad_terms_are_refused() ->
     Room = room(),
     ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, {a, b}, 0, none)),
     ?assertError(badarg, mod_dmuc_nif:room_capture(Room, 1, <<255>>, 0, none)),
-    ?assertError(badarg, mod_dmuc_nif:room_event(Room, 1, [], [{<<"u@d/r">>, 0}])),
+    ?assertError(badarg, mod_dmuc_nif:room_event(Room, 1, [], [{0, [<<"u@d/r">>]}])),
     Undigested = {<<>>, 0, <<>>, <<"short">>, el},
     ?assertError(badarg, mod_dmuc_nif:room_event(Room, 1, [Undigested], [])),
     ?assertError(badarg, mod_dmuc_nif:room_tick(make_ref(), 1)),
@@ -280,12 +280,12 @@ known_stanzas_are_replayed() ->
     {hold_all, Digest, undefined} = mod_dmuc_nif:room_capture(Room, 2, W, Facts, Key),
     ?assertEqual(mod_dmuc_nif:digest(Key), Digest),
     ?assertEqual(hold_all, mod_dmuc_nif:room_capture(Room, 2, X, Facts, none)),
-    {Stanzas, First} = crosses(mod_dmuc_nif:room_event(Room, 2, [encode(Key)], [{W, 0}]), Replica),
+    {Stanzas, First} = crosses(mod_dmuc_nif:room_event(Room, 2, [encode(Key)], [{0, [W]}]), Replica),
     [Carried] = [element(Op + 1, Stanzas) || {deliver, Op, [To]} <- First, To == W],
     ?assertEqual(xmpp:encode(Key), xmpp:encode(Carried)),
     {hold_all, Digest, Known} = mod_dmuc_nif:room_capture(Room, 3, X, Facts, Key),
     {{undefined, undefined}, Second} =
-        crosses(mod_dmuc_nif:room_event(Room, 3, [{known, Known}], [{X, 0}]), Replica),
+        crosses(mod_dmuc_nif:room_event(Room, 3, [{known, Known}], [{0, [X]}]), Replica),
     ?assertMatch([{replay, _, [X]}], Second),
     [{replay, Packed, _}] = Second,
     ?assertEqual([Carried], mod_dmuc_xml:unpack(Packed)).
@@ -293,7 +293,7 @@ known_stanzas_are_replayed() ->
 unknown_ids_are_nobodys() ->
     {Room, _} = linked(),
     ?assertEqual([], element(2, mod_dmuc_nif:room_event(Room, 2, [{known, 7}],
-                                                        [{session(<<"u">>), 0}]))).
+                                                        [{0, [session(<<"u">>)]}]))).
 
 %% No depth of nesting in what a peer sends reaches the native stack.
 deep_elements_are_cut() ->

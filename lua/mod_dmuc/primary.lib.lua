@@ -7,6 +7,7 @@
 local xml = module:require "xml";
 local new_buffer = module:require "buffer".new;
 local burst = module:require "burst";
+local loop = module:require "loop";
 
 local st = require "util.stanza";
 local new_id = require "util.id".medium;
@@ -328,6 +329,7 @@ return function (core)
 
 	--- Gives the core what it held.
 	local function event(handle)
+		if handle.loop then handle.loop(); end
 		local buffer = handle.buffer;
 		if buffer.copies == 0 and not handle.poll then return; end
 		if buffer.copies >= few then
@@ -388,6 +390,7 @@ return function (core)
 	--- Hooks
 
 	local function capture(handle, stanza, to)
+		if handle.loop then handle.loop(); end
 		local buffer = handle.buffer;
 		local bits, digest = inspect(stanza);
 		local verdict, known = handle.capture(handle.room, recent(), to, bits, digest);
@@ -408,7 +411,7 @@ return function (core)
 	end
 
 	-- After all other modules, just before mod_s2s: what they drop or change is dropped and changed as ever.
-	module:hook("route/remote", function (event_data)
+	local function on_remote(event_data)
 		local stanza = event_data.stanza;
 		local to, from = stanza.attr.to, stanza.attr.from;
 		if own[stanza] or not s_find(to, "^[^@/]+@[^/]+/") then return; end
@@ -423,7 +426,8 @@ return function (core)
 		local ok, held = pcall(capture, handle, stanza, to);
 		if ok then return held; end
 		discard(handle, "Capture", held);
-	end, -0.5);
+	end
+	module:hook("route/remote", on_remote, -0.5);
 
 	-- Everything that makes a room send within one of these belongs together. Counted for each
 	-- coroutine, since one that waits for a storage lets others in.
@@ -511,12 +515,12 @@ return function (core)
 		end
 	end, -1000);
 
-	--- A message for all: the room's own loop copies every occupant and routes every copy. What it would
-	-- send is known here, so the remote ones are told to the core at once.
-	local function broadcast(room, stanza)
-		local handle = handles[room.jid];
-		if not handle or handle.dead then return; end
-		local crowd, others = native.crowd(room._occupants, hosts);
+	--- A stanza for all: the room's own loop copies every occupant and routes every copy. What it would
+	-- send is known here, so the remote ones are told to the core at once. Of these occupants the full JIDs
+	-- that are left to the room, and those that are and shall not be captured again; nothing if all are.
+	local function hold_for(handle, occupants, stanza)
+		if handle.dead then return; end
+		local crowd, others = native.crowd(occupants, hosts);
 		if not crowd then return; end
 		local bits, digest = inspect(stanza);
 		-- Before the core takes note of the copies, so that nothing can fail once it has.
@@ -533,29 +537,8 @@ return function (core)
 		return others, passed or {};
 	end
 
-	-- Another module may have put its own way of sending into rooms; then their loop and route/remote do.
-	local stock = setmetatable({}, { __mode = "k" });
-	local function is_stock(method)
-		local known = stock[method];
-		if known == nil then
-			known = s_find(debug.getinfo(method, "S").source, "muc%.lib%.lua$") ~= nil;
-			stock[method] = known;
-		end
-		return known;
-	end
-
-	module:hook("muc-broadcast-message", function (event_data)
-		local room, stanza = event_data.room, event_data.stanza;
-		if not (is_stock(room.broadcast) and is_stock(room.each_occupant) and is_stock(room.route_to_occupant)
-			and is_stock(room.route_stanza)) then
-			return;
-		end
-		local ok, others, passed = pcall(broadcast, room, stanza);
-		if not ok then
-			module:log("error", "Could not see a broadcast of %s whole: %s", room.jid, tostring(others));
-			return;
-		end
-		if not others then return; end
+	-- What is left of it, with one object for all as the room has it.
+	local function route_rest(room, stanza, others, passed)
 		local to = stanza.attr.to;
 		for i = 1, #others do
 			stanza.attr.to = others[i];
@@ -568,7 +551,58 @@ return function (core)
 		end
 		own[stanza] = nil;
 		stanza.attr.to = to;
+	end
+
+	-- Another module may have put its own way of sending into rooms, or want to see what goes to remote
+	-- domains; then their loop and route/remote do.
+	local function is_usual(room, method)
+		return loop.is_stock(room, method) and loop.is_unwatched(hosts[module.host].events.get_handlers("route/remote"), on_remote);
+	end
+
+	module:hook("muc-broadcast-message", function (event_data)
+		local room, stanza = event_data.room, event_data.stanza;
+		local handle = handles[room.jid];
+		if not handle or not is_usual(room, "broadcast") then return; end
+		local ok, others, passed = pcall(hold_for, handle, room._occupants, stanza);
+		if not ok then
+			module:log("error", "Could not see a broadcast of %s whole: %s", room.jid, tostring(others));
+			return;
+		end
+		if not others then return; end
+		route_rest(room, stanza, others, passed);
 		return true;
+	end, -1e6);
+
+	-- Sessions of a room's occupants, as its own loop has them.
+	local function sessions(occupants)
+		local jids = {};
+		for i = 1, #occupants do
+			for jid, presence in pairs(occupants[i].sessions) do
+				if presence.attr.type ~= "unavailable" or jid == occupants[i].jid then jids[#jids + 1] = jid; end
+			end
+		end
+		return jids;
+	end
+
+	module:hook("muc-broadcast-presence", function (event_data)
+		local room = event_data.room;
+		local handle = handles[room.jid];
+		if not handle or handle.dead or handle.loop or not is_usual(room, "publicise_occupant_status") then return; end
+		handle.loop = loop.begin(room, function (runs)
+			handle.loop = nil;
+			local rest = {};
+			-- All that is held before anything is sent: whoever gets it may change the stanza.
+			for i, part in ipairs(runs) do
+				local ok, others, passed = pcall(hold_for, handle, part, part.stanza);
+				if not ok then
+					module:log("error", "Could not see a presence of %s whole: %s", room.jid, tostring(others));
+				end
+				rest[i] = ok and others and { others, passed } or { sessions(part), {} };
+			end
+			for i, part in ipairs(runs) do route_rest(room, part.stanza, rest[i][1], rest[i][2]); end
+		end);
+		-- Should the loop end with an error.
+		mark(handle);
 	end, -1e6);
 
 	--- Handles of rooms that no remote occupant is in any more.

@@ -65,4 +65,4 @@ pub use time::Millis;
 pub const NS: &str = "urn:xmpp:tmp:dmuc:1";
 
 /// Number of the interface between core and wrappers; both sides compare it at load.
-pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 6 };
+pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 7 };

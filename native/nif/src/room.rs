@@ -93,7 +93,7 @@ fn room_capture_many<'a>(
     Ok(held.encode(env))
 }
 
-/// `Payloads` is `[{Bytes, Facts, Nick, Digest, Xmlel} | {known, Id}]`, `Copies` is `[{Jid, Index}]` in the room's order.
+/// `Payloads` is `[{Bytes, Facts, Nick, Digest, Xmlel} | {known, Id}]`, `Copies` is `[{Index, [Jid]}]` in the room's order.
 #[rustler::nif]
 fn room_event<'a>(
     env: Env<'a>,
@@ -132,13 +132,15 @@ fn event<'a>(
     }
     let mut jids = Jids::default();
     let mut indexes = Vec::new();
-    for copy in copies.decode::<ListIterator>()? {
-        let (to, index): (Term, u32) = copy.decode()?;
+    for run in copies.decode::<ListIterator>()? {
+        let (index, to): (u32, ListIterator) = run.decode()?;
         if index as usize >= terms.len() {
             return Err(Error::BadArg);
         }
-        jids.push(to)?;
-        indexes.push(index);
+        for jid in to {
+            jids.push(jid)?;
+            indexes.push(index);
+        }
     }
     let copies: Vec<(&str, u32)> = jids.iter().zip(indexes).collect();
     Ok(run_event(env, room, now, stanzas, &terms, &copies))

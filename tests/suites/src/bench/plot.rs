@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use plotters::coord::Shift;
+use plotters::coord::combinators::BindKeyPoints;
 use plotters::prelude::*;
 
 use super::fanout::Fanout;
@@ -79,25 +80,39 @@ fn panel(
         points.filter(|(_, y)| y.is_finite() && *y > 0.0).collect()
     };
     let all: Vec<(f64, f64)> = lines.values().flat_map(points).collect();
-    let least = |axis: fn(&(f64, f64)) -> f64| all.iter().map(axis).fold(1.0, f64::min);
-    let most = |axis: fn(&(f64, f64)) -> f64| all.iter().map(axis).fold(1.0, f64::max);
-    let floor = 10f64.powf(least(|(_, y)| *y).log10().floor()).min(0.1);
-    let (x, y) = (1.0..most(|(k, _)| *k) * 1.5, floor..most(|(_, y)| *y) * 2.0);
+    let mut sizes: Vec<f64> = lines.values().flatten().map(|(k, _)| *k).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    let (least_k, most_k) =
+        (sizes.first().copied().unwrap_or(1.0), sizes.last().copied().unwrap_or(1.0));
+    let ratios = || all.iter().map(|(_, y)| *y);
+    // Marks are wanted at both ends, and half a decade at least between them.
+    let (least, most) = (ratios().fold(0.4, f64::min), ratios().fold(1.0, f64::max));
+    let marks = marks(least, most);
+    let floor = marks.first().copied().unwrap_or(least);
+    let top = marks.last().copied().unwrap_or(most);
+    let x = (least_k / 1.5..most_k * 1.5).log_scale().with_key_points(sizes);
+    let y = (floor..top * 1.1).log_scale().with_key_points(marks);
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 17))
         .margin(10)
         .x_label_area_size(36)
         .y_label_area_size(52)
-        .build_cartesian_2d(x.log_scale(), y.log_scale())?;
+        .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
         .x_desc("remote occupants")
         .y_desc("part of plain MUC")
-        .max_light_lines(1)
-        .light_line_style(WHITE)
+        .max_light_lines(0)
+        .label_style(("sans-serif", 13))
         .x_label_formatter(&|k| k.to_string())
         .y_label_formatter(&|ratio| ratio.to_string())
         .draw()?;
+    let (left, right) = (least_k / 1.5, most_k * 1.5);
+    chart
+        .draw_series(LineSeries::new([(left, 1.0), (right, 1.0)], BLACK.stroke_width(1)))?
+        .label("plain MUC")
+        .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], BLACK.stroke_width(1)));
     let mut pairings: Vec<&str> = lines.keys().map(|(pairing, _)| &**pairing).collect();
     pairings.dedup();
     for ((pairing, fanout), line) in lines {
@@ -123,9 +138,25 @@ fn panel(
             .position(SeriesLabelPosition::LowerLeft)
             .background_style(WHITE)
             .border_style(BLACK)
+            .label_font(("sans-serif", 13))
             .draw()?;
     }
     Ok(())
+}
+
+/// Round numbers from below the least to above the most: 1, 2 and 5 of each decade, or powers of ten alone if
+/// there are many decades.
+fn marks(least: f64, most: f64) -> Vec<f64> {
+    let decades = least.log10().floor() as i32..=most.log10().ceil() as i32;
+    let steps: &[u8] = if decades.clone().count() > 4 { &[1] } else { &[1, 2, 5] };
+    let all: Vec<f64> = decades
+        .flat_map(|decade| steps.iter().map(move |step| format!("{step}e{decade}")))
+        // As it is written, 0.1 and not a little beside it.
+        .filter_map(|mark| mark.parse().ok())
+        .collect();
+    let first = all.iter().rposition(|mark| *mark <= least).unwrap_or(0);
+    let last = all.iter().position(|mark| *mark >= most).unwrap_or(all.len() - 1);
+    all[first..=last].to_vec()
 }
 
 #[cfg(test)]
@@ -159,5 +190,12 @@ mod tests {
             assert!(svg.contains(text), "{text} is not in the picture");
         }
         assert_eq!(svg.matches("<circle").count(), 2 * 2 * 3, "times of nothing have no ratio");
+    }
+
+    #[test]
+    fn an_axis_has_round_numbers_at_both_ends() {
+        assert_eq!(marks(0.3, 1.0), [0.2, 0.5, 1.0]);
+        assert_eq!(marks(0.05, 1.2), [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]);
+        assert_eq!(marks(0.00014, 1.0), [0.0001, 0.001, 0.01, 0.1, 1.0]);
     }
 }
