@@ -192,6 +192,19 @@ fn a_place_near_the_room_goes_to_who_relays() {
 }
 
 #[test]
+fn the_room_has_no_more_relays_than_its_fan_out_while_it_has_more_leaves() {
+    let mut tree = Parents::new(Shape { fanout: 2, ..Shape::default() });
+    for n in 0..8 {
+        tree.join(Millis(0), Node(n), 10, false);
+    }
+    for n in 8..11 {
+        tree.join(Millis(0), Node(n), 10, true);
+    }
+    let depths = [8, 9, 10].map(|n| tree.place(Node(n)).map(|(_, depth)| depth));
+    assert_eq!(depths, [Some(1), Some(1), Some(2)]);
+}
+
+#[test]
 fn a_child_leaves_a_parent_that_is_slower_by_far_and_no_other() {
     let mut tree = Parents::new(Shape { fanout: 1, ..Shape::default() });
     let shape = Shape { fanout: 2, ..Shape::default() };
