@@ -45,6 +45,7 @@ mod room;
 mod slots;
 mod support;
 mod time;
+pub mod tree;
 pub mod view;
 
 pub use action::{Action, Actions};

@@ -13,24 +13,45 @@ use crate::{paths, run};
 /// Adds the crates of the libraries to debian/copyright, and the text of the licence.
 pub fn append(file: &Path) -> Result<()> {
     let mut text = fs::read_to_string(file)?;
-    for (name, version, notices) in crates()? {
+    for Linked { name, version, notices, terms } in crates()? {
         write!(text, "\nFiles: crates/{name}-{version}/*\nCopyright:")?;
         for notice in notices {
             write!(text, "\n {notice}")?;
         }
-        text += "\nLicense: Expat\n";
+        match terms {
+            None => text += "\nLicense: Expat\n",
+            Some(terms) => {
+                text += "\nLicense: BSD-3-clause\n";
+                indent(&mut text, &terms)?;
+            }
+        }
     }
     let licence = fs::read_to_string(paths::root().join("LICENSE"))?;
     let (_, terms) = licence.split_once("\n\nPermission").context("a LICENSE without terms")?;
     text += "\nLicense: Expat\n";
-    for line in format!("Permission{terms}").lines() {
-        writeln!(text, " {}", if line.is_empty() { "." } else { line })?;
-    }
+    indent(&mut text, &format!("Permission{terms}"))?;
     Ok(fs::write(file, text)?)
 }
 
-/// Name, version and copyright notices of each crate that is linked into a library.
-fn crates() -> Result<Vec<(String, String, Vec<String>)>> {
+/// A text in the form that a field of debian/copyright has.
+fn indent(to: &mut String, text: &str) -> Result<()> {
+    for line in text.lines() {
+        writeln!(to, " {}", if line.trim().is_empty() { "." } else { line.trim_end() })?;
+    }
+    Ok(())
+}
+
+/// A crate that is linked into a library.
+struct Linked {
+    name: String,
+    version: String,
+    /// Whose it is.
+    notices: Vec<String>,
+    /// Those of its own licence, if it cannot be had under the MIT license.
+    terms: Option<String>,
+}
+
+fn crates() -> Result<Vec<Linked>> {
     let tree = run::output(&mut run::cargo(&[
         "tree",
         "--package=dmuc-nif",
@@ -55,11 +76,13 @@ fn crates() -> Result<Vec<(String, String, Vec<String>)>> {
             .iter()
             .find(|package| text(package, "name") == name && text(package, "version") == version)
             .with_context(|| format!("cargo metadata knows no {name} {version}"))?;
-        if !text(package, "license").contains("MIT") {
-            bail!("{name} {version} cannot be had under the MIT license");
-        }
         let manifest = text(package, "manifest_path");
         let dir = Path::new(&manifest).parent().context("a manifest without directory")?;
+        let terms = match text(package, "license") {
+            licence if licence.contains("MIT") => None,
+            licence if licence == "BSD-3-Clause" => Some(terms(dir)?),
+            other => bail!("{name} {version} can be had under {other} only"),
+        };
         let mut notices = notices(dir)?;
         if notices.is_empty() {
             // Its licence says nothing of whose it is.
@@ -70,9 +93,17 @@ fn crates() -> Result<Vec<(String, String, Vec<String>)>> {
                 false => authors.into_iter().map(str::to_owned).collect(),
             };
         }
-        crates.push((name.to_owned(), version.to_owned(), notices));
+        let (name, version) = (name.to_owned(), version.to_owned());
+        crates.push(Linked { name, version, notices, terms });
     }
     Ok(crates)
+}
+
+/// What a licence of the BSD kind allows, with what stands below it.
+fn terms(dir: &Path) -> Result<String> {
+    let text = fs::read_to_string(dir.join("LICENSE"))?;
+    let at = text.find("Redistribution").context("a LICENSE without terms")?;
+    Ok(text[at..].trim_end().to_owned())
 }
 
 /// The lines of a crate's licence that say whose it is.

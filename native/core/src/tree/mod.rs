@@ -1,0 +1,39 @@
+//! Room trees: casts that replicas pass on to other replicas (`docs/protocol.md`, section 8).
+//!
+//! A room with occupants on very many servers need not send each cast to all of them. The parts of that
+//! are here, without a wire: [`Room`](crate::Room) and [`Replica`](crate::Replica) do not use them yet.
+//! Limits are arguments, with the defaults that the options will have then; what is refused or thrown away
+//! is told to the caller, who will count it.
+//!
+//! * At the primary, [`RoomStream`] numbers casts, signs them and says what comes before them,
+//!   [`Parents`] is the tree of each class, [`Standings`] what is thought of its relays, and [`Mode`]
+//!   says whether there are trees at all.
+//! * At a replica, [`Merge`] makes one stream of the casts and the envelopes of the direct link. What is
+//!   [`Taken::New`] is passed on.
+//! * Both use [`Canonical`], a stanza in a form that survives being parsed and written anew;
+//!   [`RoomKey`] and [`RoomLock`] for signatures; and [`LinkKey`] for barrier tags.
+
+mod barrier;
+mod canonical;
+mod cast;
+mod gaps;
+mod merge;
+mod mode;
+mod parents;
+mod sign;
+mod standing;
+mod stream;
+
+pub use barrier::{LinkKey, Tag};
+pub use canonical::{Canonical, CanonicalError, Digest, MAX_DEPTH};
+pub use cast::{Carried, Cast, Position, Proof};
+pub use merge::{Envelope, Merge, MergeLimits, Missing, Next, NotTaken, Source, Taken};
+pub use mode::Mode;
+pub use parents::{Move, Parents, Shape};
+pub use sign::{PublicKey, RoomKey, RoomLock, Signature, Stream};
+pub use standing::{Patience, Sentence, Standings};
+pub use stream::{Place, Repair, RoomStream, Spread, StreamLimits};
+
+/// A replica of a room, by the number that its primary has given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node(pub u32);
