@@ -6,7 +6,6 @@ pub mod crowd;
 pub mod hostile;
 pub mod loading;
 pub mod sessions;
-pub mod starting;
 pub mod triangle;
 
 use std::time::Instant;
@@ -50,7 +49,5 @@ pub async fn run() -> (u64, u64) {
     note("triangle".into(), begin, triangle::run().await);
     let begin = Instant::now();
     note("cluster".into(), begin, cluster::run().await);
-    let begin = Instant::now();
-    note("starting".into(), begin, starting::run().await);
     sums
 }
