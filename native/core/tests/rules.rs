@@ -202,6 +202,27 @@ fn a_refusal_whose_report_was_lost_is_told_again() {
 }
 
 #[test]
+fn who_joined_while_the_replica_was_away_gets_nothing_that_the_room_has_not_sent() {
+    let mut world = linked(3, &[("retry_min", 1000)]);
+    let now = world.now;
+    world.homes[0].leave(now, &user(2));
+    world.quiet();
+    world.homes[0].unload(now);
+    world.quiet();
+    // The replica has no record of this stay, though the link has served this session before.
+    world.homes[0].join(now, &user(2), "n2");
+    world.quiet();
+    world.homes[0].load(now);
+    world.pass(60_000);
+    world.settle();
+    assert_eq!(state(&world), "linked");
+    say(&mut world, 0);
+    world.quiet();
+    assert_eq!(count(&world, Counter::OccupantsRefused), 1);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
 fn a_dead_link_is_probed_and_given_up() {
     let times = [("probe_after", 5000), ("ack_timeout", 30_000), ("hold_time", 30_000)];
     let mut world = linked(2, &times);

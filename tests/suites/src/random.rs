@@ -27,8 +27,9 @@ use crate::oracle::{self, same};
 use crate::runner::Suite;
 use crate::scene::{PAIRINGS, Pairing};
 
-/// Seeds of every run; a new one comes with them.
-const FIXED: [u64; 2] = [1, 2];
+/// Seeds of every run. A new one comes with them, but not where a change is let in: what it finds is
+/// for whoever can look into it. The third has found something.
+const FIXED: [u64; 3] = [1, 2, 4_684_171];
 /// Time for one seed, on a machine with much else to do.
 const ONE: Duration = Duration::from_secs(60);
 /// How long to look for a shorter script that still differs.
@@ -51,6 +52,7 @@ pub struct Arguments {
 impl Arguments {
     fn seeds(&self) -> Vec<u64> {
         match (self.seed, self.runs) {
+            (None, None) if is_gate() => FIXED.into(),
             (None, None) => FIXED.into_iter().chain([fresh()]).collect(),
             (first, runs) => {
                 let first = first.unwrap_or_else(fresh);
@@ -58,6 +60,11 @@ impl Arguments {
             }
         }
     }
+}
+
+/// Whether a change is to be let in or not.
+fn is_gate() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty())
 }
 
 /// A seed that nobody has tried, short enough to be typed.

@@ -22,7 +22,7 @@ pub struct Arguments {
 pub fn run(task: &str, arguments: &Arguments) -> Result<bool> {
     setup::run()?;
     let places = Places::of(arguments.debian.as_ref())?;
-    let program = suites::build_suites()?;
+    let program = suites::build()?.suites;
     let status = suites::command(&program, &places).arg(task).args(&arguments.options).status()?;
     Ok(status.success())
 }

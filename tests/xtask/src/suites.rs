@@ -9,24 +9,35 @@ use serde_json::Value;
 use crate::debian::Places;
 use crate::{namespace, paths, run};
 
-/// Builds a program of the tests.
-pub fn build(what: &[&str]) -> Result<PathBuf> {
-    let arguments = [
-        &["build", "--quiet", "--message-format=json-render-diagnostics", "--profile", "suites"],
-        what,
-    ]
-    .concat();
-    run::output(&mut run::cargo(&arguments))?
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back()
-        .context("cargo has built no program")
+/// What `cargo xtask test` runs in the namespace.
+pub struct Programs {
+    /// The suites.
+    pub suites: PathBuf,
+    /// The laboratory's own tests with servers.
+    pub smoke: PathBuf,
 }
 
-/// Builds the suites.
-pub fn build_suites() -> Result<PathBuf> {
-    build(&["--package", "dmuc-suites"])
+/// Builds them, together: alone, each would want its dependencies with other features.
+pub fn build() -> Result<Programs> {
+    let built = run::output(&mut run::cargo(&[
+        "build",
+        "--quiet",
+        "--message-format=json-render-diagnostics",
+        "--profile=suites",
+        "--package=dmuc-suites",
+        "--package=dmuc-testkit",
+        "--bin=dmuc-suites",
+        "--example=smoke",
+    ]))?;
+    let messages: Vec<Value> =
+        built.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let program = |name: &str| {
+        let of = messages.iter().filter(|message| message["target"]["name"] == name);
+        of.filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .next_back()
+            .with_context(|| format!("cargo has built no {name}"))
+    };
+    Ok(Programs { suites: program("dmuc-suites")?, smoke: program("smoke")? })
 }
 
 /// A command that runs `program` in the namespace and tells it where things are.

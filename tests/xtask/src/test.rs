@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         for (name, meaning) in OWN {
             println!("{name:12} {meaning}");
         }
-        for name in suites::list(&suites::build_suites()?)? {
+        for name in suites::list(&suites::build()?.suites)? {
             println!("{name}");
         }
         return Ok(true);
@@ -95,7 +95,7 @@ fn all() -> Result<Tally> {
         tally += own(name)?;
     }
     let staged = counted("stage", Places::host());
-    let built = counted("suites", suites::build_suites());
+    let built = counted("suites", suites::build().map(|programs| programs.suites));
     let (Some(places), Some(program)) = (staged, built) else {
         tally += Tally::one(false);
         return Ok(tally);
@@ -169,7 +169,7 @@ fn servers(releases: &Releases) -> Result<Tally> {
     setup::run()?;
     let places = Places::of(Some(releases))?;
     let mut tally = kit(&places)?;
-    let program = suites::build_suites()?;
+    let program = suites::build()?.suites;
     let jobs = suites::list(&program)?.into_iter().map(Job::Suite);
     tally += in_lanes(&program, &places, jobs);
     Ok(tally)
@@ -187,7 +187,7 @@ fn one(name: &str, releases: Option<&Releases>, random: &Random) -> Result<Tally
         };
     }
     setup::run()?;
-    let program = suites::build_suites()?;
+    let program = suites::build()?.suites;
     if !suites::list(&program)?.iter().any(|known| known == name) {
         bail!("no suite {name}: see cargo xtask test --list");
     }
@@ -245,7 +245,7 @@ fn counted_tests(arguments: &[&str]) -> Result<Tally> {
 
 fn kit(places: &Places) -> Result<Tally> {
     let mut tally = unit(&["--package", "dmuc-testkit", "--package", "xtask"])?;
-    let program = suites::build(&["--package", "dmuc-testkit", "--example", "smoke"])?;
+    let program = suites::build()?.smoke;
     let (succeeded, lines) = run::tee(&mut suites::command(&program, places))?;
     tally += Tally::read(lines.iter().map(String::as_str), succeeded);
     Ok(tally)

@@ -129,6 +129,7 @@ impl<'a> Composer<'a> {
                 _ => {
                     let index = self.link.audience.allot(session.jid.clone());
                     session.seat = Seat::At(index);
+                    session.served = true;
                     self.enter(index, session.class);
                     index
                 }

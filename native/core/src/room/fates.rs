@@ -429,6 +429,7 @@ fn refuse_index(link: &mut Link, sessions: &mut Sessions, refused: Refused) {
         // After the plain copies it may enter again, under another index.
         session.seat = if missing { Seat::None } else { Seat::Refused };
         session.entering = false;
+        session.served = missing;
         // So that both ends can forget the index.
         link.stale.push(index);
     }

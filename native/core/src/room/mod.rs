@@ -455,6 +455,7 @@ impl Room {
             let session = self.sessions.get_mut(number);
             session.learn(facts);
             session.entering &= !facts.is_own_available();
+            session.served &= !facts.is_own_available();
         } else if facts.is_own_end()
             && let Some(number) = self.sessions.find(to)
         {

@@ -34,8 +34,9 @@ pub(super) struct Session {
     /// It has just asked to enter and has not got its own presence: what it gets of others is the list
     /// of XEP-0045 section 7.2.2, in which the order is free.
     pub entering: bool,
-    /// It has been sent something that comes back if it is not there.
-    pub probed: bool,
+    /// A link has served it since it entered: if the replica knows nothing of it now, it may be gone
+    /// without the room's knowing.
+    pub served: bool,
     /// The evidence before spoke for the other class: one stray payload does not reseat anybody.
     wavering: bool,
 }
@@ -93,7 +94,7 @@ impl Sessions {
             class: Class::default(),
             passing: false,
             entering: true,
-            probed: false,
+            served: false,
             wavering: false,
         });
         self.by_jid.insert(jid, number);

@@ -244,8 +244,9 @@ impl Room {
         }
     }
 
-    /// Those whom the replica does not serve are served plainly. They may be gone without the room's
-    /// knowing: they are sent something that their server sends back then.
+    /// Those whom the replica does not serve are served plainly. Whom it has served before, and knows
+    /// no more, may be gone without the room's knowing: he is sent something that his server sends back
+    /// then. Others are not, since a client would see what no room has sent.
     fn refused_at_once(&mut self, link: &mut Link, accept: &LinkAccept, out: &mut Vec<Action>) {
         let mut probed = Vec::new();
         for index in &accept.refused {
@@ -257,13 +258,18 @@ impl Room {
             {
                 session.seat = Seat::Refused;
                 link.stale.push(index);
-                if !std::mem::replace(&mut session.probed, true) {
+                if std::mem::take(&mut session.served) {
                     probed.push(jid);
                 }
             }
         }
         if !probed.is_empty() {
             out.push(Action::Plain { payload: self.nothing(), to: probed });
+        }
+        for (_, jid) in link.audience.jids() {
+            if let Some(session) = self.sessions.find_mut(jid) {
+                session.served |= matches!(session.seat, Seat::At(_));
+            }
         }
     }
 

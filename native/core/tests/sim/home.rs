@@ -30,6 +30,10 @@ pub struct Home {
     /// Who asked and was not heard, and nobody has said so.
     pub unheard: BTreeSet<String>,
     gone: BTreeSet<String>,
+    /// Sessions that are there and were sent what only tells whether they are, though their server had
+    /// never lost them.
+    pub disturbed: BTreeSet<String>,
+    has_crashed: bool,
     kept: Vec<(Arc<str>, Arc<str>, String)>,
     seed: u64,
     wake: Option<Millis>,
@@ -52,6 +56,8 @@ impl Home {
             left: BTreeSet::new(),
             unheard: BTreeSet::new(),
             gone: BTreeSet::new(),
+            disturbed: BTreeSet::new(),
+            has_crashed: false,
             kept: Vec::new(),
             seed,
             wake: None,
@@ -131,6 +137,7 @@ impl Home {
     pub fn crash(&mut self, gone: &[String]) {
         self.gone.extend(gone.iter().cloned());
         self.inside.clear();
+        self.has_crashed = true;
         self.seed += 1;
         self.replica = Some(Replica::new(&self.name, self.seed, self.shared.clone()));
     }
@@ -169,6 +176,8 @@ impl Home {
             Down::Nothing { to } => {
                 if self.is_gone(&to) {
                     self.up.push_back(Up::Dead { session: to });
+                } else if !self.has_crashed {
+                    self.disturbed.insert(to);
                 }
             }
             Down::Envelope { id, body } => match &mut self.replica {

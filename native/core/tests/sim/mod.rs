@@ -458,6 +458,9 @@ impl World {
             if let Some(ghost) = ghost.filter(|_| !self.is_left_to_plain(home)) {
                 return Err(format!("{ghost} is gone and still in the room"));
             }
+            if let Some(session) = home.disturbed.first().filter(|_| !home.has_missed()) {
+                return Err(format!("{session} got what the room has not sent"));
+            }
             for (session, received) in &home.received {
                 // How much of what was received may belong to the stays so far.
                 let mut reached = BTreeSet::from([0]);
