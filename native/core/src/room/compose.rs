@@ -7,6 +7,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::link::{Delivery, Link, Sent, Traffic};
+use super::order::singles_first;
 use super::session::{Seat, Sessions};
 use super::slots::Slots;
 use crate::audience::{Class, Scope, Seats};
@@ -321,7 +322,8 @@ impl<'a> Composer<'a> {
         }
         let seq = self.link.next_seq;
         let mut ops = std::mem::take(&mut self.ops);
-        let deliveries = std::mem::take(&mut self.expected);
+        let mut deliveries = std::mem::take(&mut self.expected);
+        singles_first(&mut ops, &mut deliveries);
         let mut written: Vec<Element<Payload>> = ops.iter().map(Op::write).collect();
         let bound = self.link.audience.bound();
         let before = self.before.take();

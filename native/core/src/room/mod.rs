@@ -10,6 +10,7 @@ mod compose;
 mod domain;
 mod fates;
 mod link;
+mod order;
 mod put_out;
 mod session;
 mod setup;
