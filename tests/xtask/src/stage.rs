@@ -11,6 +11,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -36,14 +37,21 @@ pub fn build(stage: &Path, root: Option<&Path>) -> Result<()> {
 }
 
 /// Builds the libraries again with a feature that is for tests only, next to everything else of
-/// the stage, into `stage-FEATURE` beside it.
+/// the stage, into `stage-FEATURE` beside it. Once in a run: suites at the same time may use it.
 pub fn variant(stage: &Path, feature: &str) -> Result<()> {
+    static BUILT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     let variant = stage.with_file_name(format!("stage-{feature}"));
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.contains(&variant) {
+        return Ok(());
+    }
     if variant.exists() {
         fs::remove_dir_all(&variant)?;
     }
     run::must(Command::new("cp").arg("-r").arg(stage).arg(&variant))?;
-    libraries(&variant, "suites", &["--features", feature])
+    libraries(&variant, "suites", &["--features", feature])?;
+    built.push(variant);
+    Ok(())
 }
 
 /// Builds the libraries and the Prosody module, which are the same for all releases.

@@ -17,18 +17,16 @@ pub struct Programs {
     pub smoke: PathBuf,
 }
 
-/// Builds them, together: alone, each would want its dependencies with other features.
+/// The tests' own packages are always built together: alone, each would want the dependencies of all with
+/// other features.
+pub const PACKAGES: &[&str] =
+    &["--package=dmuc-suites", "--package=dmuc-testkit", "--package=xtask"];
+
+/// Builds them.
 pub fn build() -> Result<Programs> {
-    let built = run::output(&mut run::cargo(&[
-        "build",
-        "--quiet",
-        "--message-format=json-render-diagnostics",
-        "--profile=suites",
-        "--package=dmuc-suites",
-        "--package=dmuc-testkit",
-        "--bin=dmuc-suites",
-        "--example=smoke",
-    ]))?;
+    let what = ["--profile=suites", "--bin=dmuc-suites", "--example=smoke"];
+    let how = ["build", "--quiet", "--message-format=json-render-diagnostics"];
+    let built = run::output(&mut run::cargo(&[&how[..], &what, PACKAGES].concat()))?;
     let messages: Vec<Value> =
         built.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let program = |name: &str| {

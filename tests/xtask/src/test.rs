@@ -120,17 +120,19 @@ const SEED: &str = "PROPTEST_RNG_SEED";
 /// Suites that run at the same time: a good part of their time is waiting.
 const LANES: usize = 2;
 
-/// Suites that do little but wait. They have a lane for themselves.
+/// Suites that do little but wait. They have a lane for themselves, which helps the others when they are over.
 const WAITING: &[&str] = &["faults"];
 
 fn in_lanes(program: &Path, places: &Places, jobs: impl Iterator<Item = Job>) -> Tally {
     let waits = |job: &Job| matches!(job, Job::Suite(name) if WAITING.contains(&&**name));
     let (waiting, busy): (VecDeque<_>, VecDeque<_>) = jobs.partition(waits);
     let (waiting, busy) = (Mutex::new(waiting), Mutex::new(busy));
-    let lane = |jobs: &Mutex<VecDeque<Job>>| {
-        let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let pop = |jobs: &Mutex<VecDeque<Job>>| {
+        jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    };
+    let lane = |first: &Mutex<VecDeque<Job>>| {
         let mut tally = Tally::default();
-        while let Some(job) = next() {
+        while let Some(job) = pop(first).or_else(|| pop(&busy)) {
             let (what, outcome) = match job {
                 Job::Suite(name) => (name.clone(), integration(program, places, &name)),
                 Job::Smoke(release) => (release.to_owned(), smoke(program, release)),
@@ -204,7 +206,9 @@ fn own(name: &str) -> Result<Tally> {
     let tally = match name {
         "lint" => lint::run(),
         "core" => {
-            let mut tally = unit(&["--package", "dmuc-core"])?;
+            let mut tally = unit("dev", &["--package=dmuc-core"])?;
+            // Examples in documentation, which nextest does not know.
+            tally += counted_tests(&["test", "--quiet", "--doc", "--package=dmuc-core"])?;
             // The law finds what it is there to find.
             let planted = ["--features", "planted-faults", "--test", "law", "planted::"];
             tally += counted_tests(
@@ -220,17 +224,14 @@ fn own(name: &str) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Unit tests, and examples in documentation (which nextest does not know).
-fn unit(packages: &[&str]) -> Result<Tally> {
+/// Unit tests, built with a profile of cargo's.
+fn unit(profile: &str, what: &[&str]) -> Result<Tally> {
     let nextest = run::cargo(&["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
-    if !nextest {
-        return counted_tests(&[&["test", "--quiet"], packages].concat());
-    }
-    let mut tally = counted_tests(
-        &[&["nextest", "run", "--no-tests=pass", "--no-fail-fast"], packages].concat(),
-    )?;
-    tally += counted_tests(&[&["test", "--quiet", "--doc"], packages].concat())?;
-    Ok(tally)
+    let how: &[&str] = match nextest {
+        true => &["nextest", "run", "--no-tests=pass", "--no-fail-fast", "--cargo-profile"],
+        false => &["test", "--quiet", "--profile"],
+    };
+    counted_tests(&[how, &[profile], what].concat())
 }
 
 /// Properties are tried with the same cases each time: new ones are for whoever can look into them.
@@ -244,7 +245,9 @@ fn counted_tests(arguments: &[&str]) -> Result<Tally> {
 }
 
 fn kit(places: &Places) -> Result<Tally> {
-    let mut tally = unit(&["--package", "dmuc-testkit", "--package", "xtask"])?;
+    // With the profile of the suites, which are to be built anyway.
+    let what = [&["--lib", "--bin=xtask"], suites::PACKAGES].concat();
+    let mut tally = unit("suites", &what)?;
     let program = suites::build()?.smoke;
     let (succeeded, lines) = run::tee(&mut suites::command(&program, places))?;
     tally += Tally::read(lines.iter().map(String::as_str), succeeded);
