@@ -140,11 +140,23 @@ pub enum Action {
     },
 }
 
+/// A cast to be passed on to other replicas: one `<message type='normal'>` from the own domain to each,
+/// with this element (`docs/protocol.md`, section 8.7).
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Bare domains.
+    pub to: Vec<Arc<str>>,
+    /// The `<relayed/>`, with its stanza as it was in [`crate::Incoming::packed`].
+    pub body: Element<Arc<[u8]>>,
+}
+
 /// What one call gives back.
 #[derive(Clone, Debug, Default)]
 pub struct Actions {
     /// To be carried out in this order.
     pub list: Vec<Action>,
+    /// Only of [`crate::Replica::cast`]: to be sent at once, in any order. Empty without room trees.
+    pub relays: Vec<Relay>,
     /// When to call `tick`, if that moved forward.
     pub wake: Option<Millis>,
 }

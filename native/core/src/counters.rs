@@ -95,6 +95,20 @@ counters! {
     EpochsDead = "epochs_dead",
     /// Leaves of sessions that were told to the room again.
     LeavesRepeated = "leaves_repeated",
+    /// Casts that went by a room tree, once for each class and message.
+    TreeCasts = "tree_casts",
+    /// Casts that were sent again over the direct link because a replica missed them.
+    CastsRepaired = "casts_repaired",
+    /// Gaps in a room stream that this replica has asked its room about.
+    CastsMissed = "casts_missed",
+    /// Casts passed on to other replicas, once for each.
+    CastsRelayed = "casts_relayed",
+    /// Casts from domains that are not this replica's parents, dropped.
+    StrayCasts = "stray_casts",
+    /// Casts that the room has not signed, dropped.
+    ForgedCasts = "forged_casts",
+    /// Complaints of replicas about their parents.
+    Complaints = "complaints",
 }
 
 /// One number for each [`Counter`], shared between the parts of a host.

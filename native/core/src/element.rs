@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::Facts;
+use crate::tree::Digest;
 
 /// An element in the dmuc namespace. `P` is what stands for a carried stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub(crate) struct Inner {
     facts: Facts,
     nick: Arc<str>,
     digest: u128,
+    /// What a room stream signs.
+    canonical: Option<Digest>,
 }
 
 /// A [`Payload`] that may be gone.
@@ -97,7 +100,20 @@ pub(crate) type Former = Weak<Inner>;
 impl Payload {
     pub(crate) fn new(id: u64, bytes: Vec<u8>, facts: Facts, nick: &str, digest: u128) -> Self {
         let bytes = bytes.into_boxed_slice();
-        Payload(Arc::new(Inner { id, bytes, facts, nick: nick.into(), digest }))
+        let canonical = None;
+        Payload(Arc::new(Inner { id, bytes, facts, nick: nick.into(), digest, canonical }))
+    }
+
+    /// The same with the digest of its canonical form; only before it is shared.
+    pub(crate) fn with_canonical(mut self, digest: Digest) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.canonical = Some(digest);
+        }
+        self
+    }
+
+    pub(crate) fn canonical(&self) -> Option<Digest> {
+        self.0.canonical
     }
 
     pub(crate) fn downgrade(&self) -> Former {

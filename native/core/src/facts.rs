@@ -75,6 +75,11 @@ impl Facts {
             && ((self.has(Self::CODE_110) && !self.has(Self::CODE_303)) || self.has(Self::DESTROY))
     }
 
+    /// A presence of the recipient himself.
+    pub fn is_own(self) -> bool {
+        self.is_presence() && self.has(Self::CODE_110)
+    }
+
     /// A presence of another occupant, of which there may be a variant with the real JID.
     pub fn is_others_presence(self) -> bool {
         (self.is_available() || (self.is_unavailable() && self.has(Self::NICK)))

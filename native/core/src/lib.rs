@@ -48,7 +48,7 @@ mod time;
 pub mod tree;
 pub mod view;
 
-pub use action::{Action, Actions};
+pub use action::{Action, Actions, Relay};
 pub use audience::Class;
 pub use config::{Config, ConfigError, Options, Shared, Unit};
 pub use counters::{Counter, Counters};

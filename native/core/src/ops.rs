@@ -6,6 +6,8 @@ use roaring::RoaringBitmap;
 
 use crate::audience::{Class, Scope};
 use crate::slots::SlotList;
+use crate::tree::Missing;
+use crate::tree::wire::{TreeOp, read_missing, write_missing};
 use crate::{Element, indexes, jid};
 
 /// Why a session is refused for the time being.
@@ -58,6 +60,8 @@ pub(crate) enum Op<P> {
     },
     /// The epoch is over; the occupants are served plainly from here on.
     End,
+    /// The replica's part in the room's trees; only for one that has offered to have any.
+    Tree(TreeOp),
 }
 
 impl<P: Clone> Op<P> {
@@ -98,6 +102,7 @@ impl<P: Clone> Op<P> {
                 .with("slots", slots.write()),
             Op::Drop { slots } => Element::new("drop").with("slots", slots.write()),
             Op::End => Element::new("end"),
+            Op::Tree(op) => op.write(),
         }
     }
 
@@ -157,7 +162,7 @@ impl<P> Op<P> {
             },
             "drop" => Op::Drop { slots: SlotList::parse(element.attr("slots")?)? },
             "end" => Op::End,
-            _ => return None,
+            _ => Op::Tree(TreeOp::read(element)?),
         })
     }
 }
@@ -216,6 +221,8 @@ pub(crate) struct LinkAccept {
     pub slots: u64,
     /// Bytes of stanzas it keeps in them.
     pub slot_bytes: u64,
+    /// It takes part in room trees, and passes casts on to so many for each class.
+    pub trees: Option<u64>,
     /// Indexes of the set-up that have no consent; if that is all of them there is no link.
     pub refused: RoaringBitmap,
 }
@@ -226,7 +233,8 @@ impl LinkAccept {
             .with("epoch", &self.epoch)
             .with("max-bytes", self.max_bytes)
             .with("slots", self.slots)
-            .with("slot-bytes", self.slot_bytes);
+            .with("slot-bytes", self.slot_bytes)
+            .with_some("trees", self.trees);
         if !self.refused.is_empty() {
             element.children.push(Element::new("refuse").with("i", indexes::write(&self.refused)));
         }
@@ -246,6 +254,7 @@ impl LinkAccept {
             max_bytes: indexes::long(element.attr("max-bytes")?)?,
             slots: indexes::long(element.attr("slots")?)?,
             slot_bytes: indexes::long(element.attr("slot-bytes")?)?,
+            trees: element.attr("trees").and_then(indexes::long),
             refused,
         })
     }
@@ -304,6 +313,10 @@ pub(crate) struct Report {
     pub ask: bool,
     /// The replica ends the link; nothing after `ack` has been or will be handled.
     pub bye: bool,
+    /// Casts of the room stream that have not come.
+    pub missing: Vec<Missing>,
+    /// Classes whose parent does not pass on what it should.
+    pub complaints: Vec<Class>,
 }
 
 impl Report {
@@ -324,6 +337,10 @@ impl Report {
         }
         if self.bye {
             element.children.push(Element::new("bye"));
+        }
+        element.children.extend(self.missing.iter().map(write_missing));
+        for class in &self.complaints {
+            element.children.push(Element::new("complaint").with("class", class.as_str()));
         }
         element
     }
@@ -351,6 +368,8 @@ impl Report {
                 "dropped" => report.dropped = SlotList::parse(child.attr("slots")?)?,
                 "ask" => report.ask = true,
                 "bye" => report.bye = true,
+                "missing" => report.missing.extend(read_missing(child)),
+                "complaint" => report.complaints.extend(child.attr("class").and_then(Class::parse)),
                 // A later version may say more; what is not understood changes nothing here.
                 _ => {}
             }
@@ -428,6 +447,7 @@ mod tests {
             max_bytes: 9,
             slots: 3,
             slot_bytes: 4,
+            trees: Some(16),
             refused: set(&[1, 4]),
         };
         assert_eq!(LinkAccept::read(&accept.write::<u8>(), 5), Some(accept.clone()));
@@ -440,6 +460,8 @@ mod tests {
             resume: Some(3),
             ask: true,
             bye: true,
+            missing: vec![Missing { class: Class::Full, first: 1, last: 2 }],
+            complaints: vec![Class::Anonymous],
         };
         assert_eq!(Report::read(&report.write::<u8>()), Some(report));
     }

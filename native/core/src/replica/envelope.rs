@@ -11,6 +11,7 @@ use super::{LIMIT, MALFORMED, Refusal};
 use crate::consent::{Consents, Record};
 use crate::ops::Op;
 use crate::slots::SlotList;
+use crate::tree::wire::TreeOp;
 use crate::{Counter, Element, Facts, Incoming, Shared, indexes, jid};
 
 /// Operations of one envelope: more than a primary has reason to send.
@@ -26,6 +27,8 @@ pub(super) struct Plan {
     pub has_left: bool,
     /// Who has entered without having asked.
     pub strangers: Vec<Arc<str>>,
+    /// This domain's part in the room's trees.
+    pub part: Option<TreeOp>,
     pub end: bool,
 }
 
@@ -129,6 +132,9 @@ pub(super) fn check(
                 }
             }
             Op::End if nth + 1 == element.children.len() => {}
+            // Only to one that has offered it, and by itself.
+            Op::Tree(_) if link.offers_trees && element.children.len() == 1 => {}
+            Op::Tree(_) => return Err(MALFORMED),
             Op::End => return Err(MALFORMED),
         }
     }
@@ -136,7 +142,7 @@ pub(super) fn check(
 }
 
 /// A payload must be a stanza of this room without `to`.
-fn carried(room: &str, payload: &Incoming) -> Result<(), Refusal> {
+pub(super) fn carried(room: &str, payload: &Incoming) -> Result<(), Refusal> {
     let kind = payload.facts.0 & Facts::KIND;
     if jid::bare(&payload.from) != room || payload.has_to || kind > Facts::IQ {
         return Err(MALFORMED);
@@ -206,6 +212,7 @@ impl Taking<'_> {
                     }
                 }
                 Op::Drop { slots } => link.slots.drop(&slots, self.total),
+                Op::Tree(op) => plan.part = Some(op),
                 Op::End => plan.end = true,
             }
         }

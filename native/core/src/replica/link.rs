@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::branch::Branch;
 use super::slots::Slots;
 use crate::Millis;
 use crate::audience::Audience;
@@ -62,6 +63,10 @@ pub(super) struct Link {
     pub repeat: Option<Millis>,
     /// Whether operations may carry slots: the answer to the set-up has offered some.
     pub has_slots: bool,
+    /// Whether the answer to the set-up has offered to take part in trees.
+    pub offers_trees: bool,
+    /// Its part in them, if it has one.
+    pub branch: Option<Box<Branch>>,
     /// When it came up.
     pub since: Millis,
     /// Copies that it has delivered.

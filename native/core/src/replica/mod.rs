@@ -1,5 +1,6 @@
 //! A user domain's side: consent, links of remote rooms, and who is to get what.
 
+mod branch;
 mod departures;
 mod envelope;
 mod herald;
@@ -26,6 +27,8 @@ use crate::config::Share;
 use crate::consent::{Change, Consents, Most, Record};
 use crate::ops::{self, LinkAccept, LinkOffer, Op, Report};
 use crate::time::Alarm;
+use crate::tree::wire::NEWEST;
+use crate::tree::{Missing, TreeOptions};
 use crate::view::LinkRow;
 use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, indexes, jid};
 
@@ -72,6 +75,8 @@ pub struct Replica {
     doubts: BTreeMap<(Arc<str>, Arc<str>), Doubt>,
     farewells: Farewells,
     alarm: Alarm,
+    /// `None` if the host does not take part in room trees.
+    trees: Option<TreeOptions>,
     closed: bool,
 }
 
@@ -87,13 +92,15 @@ fn report_id(rng: &mut Rng) -> String {
 }
 
 /// What a report says beside how far the link has come.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Says {
     /// Answers this question for resumption.
     resume: Option<u64>,
     /// Asks whether the link is still there.
     ask: bool,
     bye: bool,
+    /// Casts of the room stream that it has not got.
+    missing: Vec<Missing>,
 }
 
 const UNKNOWN_EPOCH: Refusal =
@@ -123,6 +130,7 @@ impl Replica {
             doubts: BTreeMap::new(),
             farewells: Farewells::default(),
             alarm: Alarm::default(),
+            trees: None,
             closed: false,
         }
     }
@@ -164,6 +172,14 @@ impl Replica {
     pub fn incoming(&mut self, now: Millis, session: &str, from: &str, facts: Facts) -> bool {
         self.answered(now, jid::bare(from), session, facts);
         let room = jid::bare(from);
+        if facts.is_presence()
+            && !facts.is_error()
+            && let Some(link) = self.links.get_mut(room).filter(|link| link.branch.is_some())
+        {
+            // Its primary has given this link up, for this session at least; what others may still pass
+            // on of it would come after what comes plainly.
+            link.lapse(session, None);
+        }
         if facts.is_own_available()
             && let Some(link) = self.links.get_mut(room)
         {
@@ -356,6 +372,8 @@ impl Replica {
             asked: None,
             repeat: Some(now + silence::AGAIN),
             has_slots: false,
+            offers_trees: self.offer_trees().is_some(),
+            branch: None,
             since: now,
             copies: 0,
             stanzas: 2,
@@ -399,6 +417,7 @@ impl Replica {
             max_bytes: self.shared.config.max_envelope_bytes(),
             slots: 0,
             slot_bytes: self.shared.config.max_slot_bytes(),
+            trees: self.offer_trees(),
             refused: refused.clone(),
         };
         self.shared.counters.add(Counter::Withheld, refused.len());
@@ -473,7 +492,8 @@ impl Replica {
         let mut out = Vec::new();
         let taken = match element.name.as_str() {
             "resume" => self.resume(now, from, element, &mut out),
-            _ => self.take(now, from, element, &mut out),
+            NEWEST => self.newest(now, from, element, &mut out),
+            _ => self.take(now, from, id, element, &mut out),
         };
         if let Err(refusal) = taken {
             self.departures.contact(now, &from.into(), &mut out);
@@ -489,6 +509,7 @@ impl Replica {
         &mut self,
         now: Millis,
         from: &str,
+        id: &str,
         element: &Element<Incoming>,
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
@@ -508,36 +529,57 @@ impl Replica {
         link.heard = now;
         link.let_in.clear();
         link.asked = None;
+        if link.branch.is_some() {
+            return self.take_in_order(now, &room, (id, seq), element, out);
+        }
         if seq < link.next_seq {
             self.shared.counters.add(Counter::Duplicates, 1);
             link.unreported += 1;
         } else if seq > link.next_seq {
             return Err(GAP);
         } else {
-            let config = &self.shared.config;
-            let most = usize::try_from(config.max_audience()).unwrap_or(usize::MAX);
-            check(link, &self.domain, from, element, most, link.has_slots)?;
-            let plan = Taking { link, total: &mut self.slot_bytes, shared: &self.shared, seq }
-                .apply(&self.consents, &room, element);
-            link.next_seq = seq + 1;
-            link.unreported += 1;
-            link.stanzas += 1;
-            self.shared.counters.add(Counter::EnvelopesReceived, 1);
-            self.deliver(now, &room, element, plan.deliveries, seq, out);
-            self.confirm(now, &room, out);
-            if plan.has_left {
-                self.expect_answer(now, &room);
-            }
-            for session in plan.strangers {
-                self.departures.is_in(now, &room, &session);
-            }
-            if plan.end {
-                self.tell_down(&room, "the room has ended it");
-                self.take_leave(now, &room, Says::default(), out);
-                return Ok(());
-            }
+            self.carry_out(now, &room, element, seq, out)?;
         }
         self.schedule(now, &room, element.children.is_empty(), out);
+        Ok(())
+    }
+
+    /// Carries out the next envelope, or what stands for one, if all of it is in order.
+    fn carry_out(
+        &mut self,
+        now: Millis,
+        room: &Arc<str>,
+        element: &Element<Incoming>,
+        seq: u64,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        let link = self.links.get_mut(room).ok_or(UNKNOWN_EPOCH)?;
+        let config = &self.shared.config;
+        let most = usize::try_from(config.max_audience()).unwrap_or(usize::MAX);
+        check(link, &self.domain, room, element, most, link.has_slots)?;
+        let plan = Taking { link, total: &mut self.slot_bytes, shared: &self.shared, seq }.apply(
+            &self.consents,
+            room,
+            element,
+        );
+        link.next_seq = seq + 1;
+        link.unreported += 1;
+        link.stanzas += 1;
+        self.shared.counters.add(Counter::EnvelopesReceived, 1);
+        self.deliver(now, room, element, plan.deliveries, seq, out);
+        self.confirm(now, room, out);
+        if plan.has_left {
+            self.expect_answer(now, room);
+        }
+        for session in plan.strangers {
+            self.departures.is_in(now, room, &session);
+        }
+        if plan.end {
+            self.tell_down(room, "the room has ended it");
+            self.take_leave(now, room, Says::default(), out);
+        } else if let Some(part) = plan.part {
+            self.take_part(room, &part)?;
+        }
         Ok(())
     }
 
@@ -551,6 +593,7 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         let mut ended: HashSet<Arc<str>> = HashSet::new();
+        let link_waits = self.links.get(room).is_some_and(|link| link.branch.is_some());
         for (what, set) in deliveries {
             let Some(link) = self.links.get_mut(room) else { continue };
             if !ended.is_empty() {
@@ -601,7 +644,13 @@ impl Replica {
                     });
                 }
             }
-            out.push(Action::Deliver { op, to });
+            out.push(match (&payload.packed, link_waits) {
+                // What has waited is not the host's any more.
+                (Some(packed), true) => {
+                    Action::Replay { stanzas: vec![packed.as_ref().into()], to }
+                }
+                _ => Action::Deliver { op, to },
+            });
         }
         for session in ended {
             self.lapse(room, &session, None);
@@ -639,12 +688,14 @@ impl Replica {
         link.untold = false;
         let (refused, ack) = link.account();
         let dropped = link.slots.take_dropped();
-        let Says { resume, ask, bye } = says;
+        let Says { resume, ask, bye, missing } = says;
+        let complaints = link.branch.as_mut().map(|branch| branch.complaints()).unwrap_or_default();
         let id = match ask {
             true => silence::question_id(&link.epoch),
             false => report_id(&mut self.rng),
         };
-        let report = Report { epoch: link.epoch.clone(), ack, refused, dropped, resume, ask, bye };
+        let epoch = link.epoch.clone();
+        let report = Report { epoch, ack, refused, dropped, resume, ask, bye, missing, complaints };
         out.push(Action::Report { to: room.clone(), id, body: report.write() });
         report
     }
@@ -688,6 +739,9 @@ impl Replica {
             .collect();
         for room in due {
             self.report(&room, Says::default(), &mut out);
+        }
+        if self.trees.is_some() {
+            self.ask_for_missing(now, &mut out);
         }
         self.listen(now, &mut out);
         let idle = expiry;
@@ -798,6 +852,6 @@ impl Replica {
         for at in [self.departures.next(), self.herald.next()].into_iter().flatten() {
             self.alarm.by(at);
         }
-        Actions { list, wake: self.alarm.take() }
+        Actions { list, relays: Vec::new(), wake: self.alarm.take() }
     }
 }

@@ -5,6 +5,7 @@ use super::compose::Composer;
 use super::domain::{Hold, State};
 use super::link::Link;
 use super::session::Seat;
+use super::trees::next_beat;
 use crate::{Action, Actions, Counter, Millis, Options};
 
 const UNACKNOWLEDGED: &str = "the replica has stopped acknowledging";
@@ -17,12 +18,15 @@ impl Room {
         for number in 0..self.domains.len() {
             self.tick_domain(now, number, &mut out);
         }
+        if self.trees.is_some() {
+            self.improve(now, &mut out);
+        }
         self.fail_some(now, &mut out);
         if let Some(at) = self.fail_at {
             self.alarm.by(at);
         }
         self.try_candidates(now, &mut out);
-        self.give(out)
+        self.give(now, out)
     }
 
     pub(super) fn tick_domain(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
@@ -61,6 +65,7 @@ impl Room {
                     }
                     return self.probe(now, number, out);
                 }
+                self.beat(now, number, out);
                 self.watch(number);
             }
         }
@@ -82,6 +87,9 @@ impl Room {
         let config = &self.shared.config;
         if let State::Linked(link) = &self.domains[number].state {
             self.alarm.by(probe_time(link, config));
+            if let Some(at) = next_beat(link) {
+                self.alarm.by(at);
+            }
             if let Some(oldest) = link.sent.front() {
                 self.alarm.by(oldest.at + link.terms.ack_timeout);
             }
@@ -145,7 +153,7 @@ impl Room {
         }
         self.fail_at = None;
         self.fail_some(now, &mut out);
-        self.give(out)
+        self.give(now, out)
     }
 }
 

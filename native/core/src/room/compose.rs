@@ -13,6 +13,7 @@ use super::slots::Slots;
 use crate::audience::{Class, Scope, Seats};
 use crate::ops::Op;
 use crate::slots::SlotList;
+use crate::tree::wire::TreeOp;
 use crate::{Action, Counter, Element, Millis, Payload, Shared, indexes};
 
 /// The numbers of casts, the same for every replica of a room.
@@ -54,6 +55,12 @@ struct List {
     slots: BTreeMap<u64, Payload>,
     /// Each nick once: two presences of one occupant stay in their order.
     nicks: HashSet<Arc<str>>,
+}
+
+/// Those of a group whom one domain has.
+pub(super) struct Ready {
+    pub set: RoaringBitmap,
+    entering: bool,
 }
 
 /// Writes envelopes for one domain.
@@ -117,8 +124,27 @@ impl<'a> Composer<'a> {
         sessions: &mut Sessions,
         numbers: &RoomSequence,
     ) -> bool {
-        if ENVELOPE_MARKUP + OP_MARKUP + payload.bytes().len() > self.link.max_bytes / 2 {
-            return false;
+        let Some(ready) = self.prepare(payload, members, sessions) else { return false };
+        self.deliver(payload, group, &ready, numbers);
+        self.depart(payload, members, sessions);
+        true
+    }
+
+    /// Whether an envelope, or a cast of the room stream, can carry this.
+    pub fn fits(link: &Link, payload: &Payload) -> bool {
+        ENVELOPE_MARKUP + OP_MARKUP + payload.bytes().len() <= link.max_bytes / 2
+    }
+
+    /// What comes before a group's payload: who enters, and who is of another class now. `None` if it is
+    /// too large.
+    pub fn prepare(
+        &mut self,
+        payload: &Payload,
+        members: &[usize],
+        sessions: &mut Sessions,
+    ) -> Option<Ready> {
+        if !Self::fits(self.link, payload) {
+            return None;
         }
         let facts = payload.facts();
         let mut entering = true;
@@ -144,16 +170,54 @@ impl<'a> Composer<'a> {
             set.insert(index);
         }
         self.link.slots.seen(facts, payload.nick());
-        self.deliver(payload, group, &set, numbers, entering);
+        Some(Ready { set, entering })
+    }
+
+    /// What comes after it: who has left.
+    pub fn depart(&mut self, payload: &Payload, members: &[usize], sessions: &Sessions) {
         for &number in members {
             let session = sessions.get(number);
             if let Seat::At(index) = session.seat
-                && (facts.is_own_end() || session.passing)
+                && (payload.facts().is_own_end() || session.passing)
             {
                 self.leave(index);
             }
         }
-        true
+    }
+
+    /// The link, whose audience is as it will be after what is written so far.
+    pub fn link(&mut self) -> &mut Link {
+        self.link
+    }
+
+    /// Whether anybody in the audience is of the class that sees real JIDs.
+    pub fn is_full(&self) -> bool {
+        self.link.is_full()
+    }
+
+    /// Whether the replica is to be told that it takes casts with real JIDs, or none any more.
+    fn is_turning(&self) -> bool {
+        self.link.limb.as_ref().is_some_and(|limb| limb.has_full != self.link.is_full())
+    }
+
+    /// Tells the replica so.
+    pub fn turn(&mut self) {
+        if self.is_turning() {
+            self.close(true, None);
+        }
+    }
+
+    /// Sends what there is, in place of the next cast of this class.
+    pub fn cover(&mut self, class: Class) {
+        self.turn();
+        self.close(true, Some(class));
+    }
+
+    /// An operation in an envelope of its own.
+    pub fn tree(&mut self, op: TreeOp) {
+        self.flush();
+        self.op(Op::Tree(op));
+        self.flush();
     }
 
     fn enter(&mut self, index: u32, class: Class) {
@@ -177,16 +241,15 @@ impl<'a> Composer<'a> {
     }
 
     /// By number if the replica has it, else in full.
-    fn deliver(
+    pub fn deliver(
         &mut self,
         payload: &Payload,
         group: usize,
-        set: &RoaringBitmap,
+        Ready { set, entering }: &Ready,
         numbers: &RoomSequence,
-        entering: bool,
     ) {
         let facts = payload.facts();
-        let listed = entering && facts.is_available() && facts.is_lasting();
+        let listed = *entering && facts.is_available() && facts.is_lasting();
         match self.link.slots.find(payload) {
             Some(slot) if listed => self.list(slot, payload, set),
             Some(slot) if indexes::text_len(set) <= payload.bytes().len() => {
@@ -315,7 +378,7 @@ impl<'a> Composer<'a> {
     }
 
     /// Sends what has been composed; an empty envelope if `probe`.
-    fn close(&mut self, probe: bool) {
+    fn close(&mut self, probe: bool, covering: Option<Class>) {
         self.close_list();
         if self.ops.is_empty() && !probe {
             return;
@@ -349,6 +412,10 @@ impl<'a> Composer<'a> {
         if self.link.refusals > 0 {
             body = body.with("refusals", self.link.refusals);
         }
+        let is_full = self.link.limb.is_some() && self.link.is_full();
+        if let Some(limb) = &mut self.link.limb {
+            body = limb.mark(covering, is_full).write(body);
+        }
         body.children = written;
         let copies = deliveries.iter().map(Delivery::copies).sum();
         self.shared.counters.add(Counter::EnvelopesSent, 1);
@@ -369,14 +436,16 @@ impl<'a> Composer<'a> {
             fate: None,
             body: body.clone(),
             expected: false,
+            cast: None,
         };
         self.out.push(Action::Envelope { to: self.domain.clone(), id: self.link.id(seq), body });
         self.link.push(sent);
         self.len = ENVELOPE_MARKUP;
     }
 
-    fn flush(&mut self) {
-        self.close(false);
+    /// Sends what there is.
+    pub fn flush(&mut self) {
+        self.close(false, None);
     }
 
     /// Everything to be done for this domain, in order.
@@ -388,7 +457,7 @@ impl<'a> Composer<'a> {
     /// As [`Composer::finish`], with an empty envelope if there is nothing else to send.
     pub fn probe(mut self) -> Vec<Action> {
         let probe = self.out.is_empty();
-        self.close(probe);
+        self.close(probe, None);
         self.out
     }
 }
@@ -478,7 +547,7 @@ fn is_faithful(
                     false => return false,
                 }
             }
-            Op::Drop { .. } | Op::End => continue,
+            Op::Drop { .. } | Op::End | Op::Tree(_) => continue,
         };
         let is_so = expected.next().is_some_and(|delivery| {
             matches!(&delivery.payloads[..], [wanted] if wanted.id() == payload.id())

@@ -191,7 +191,10 @@ impl Domain {
 
     fn stop(&mut self, until: Millis) {
         match std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) }) {
-            State::Linked(link) => {
+            State::Linked(mut link) => {
+                if let Some(limb) = &mut link.limb {
+                    limb.park();
+                }
                 let queued = link.bytes.another();
                 self.state = State::Held(Hold {
                     link,

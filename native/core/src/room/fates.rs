@@ -52,7 +52,7 @@ impl Room {
             },
             _ => self.shared.counters.add(Counter::BadReports, 1),
         }
-        self.give(out)
+        self.give(now, out)
     }
 
     pub(super) fn announced(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
@@ -123,6 +123,9 @@ impl Room {
             self.shared.counters.cost(1, bytes);
             self.send_plain(&payload, &jid, out);
         }
+        if self.trees.is_some() {
+            self.hear_of_casts(now, number, report, out);
+        }
         self.heard(now, number, report, out);
         self.settle(now, number, out);
     }
@@ -138,7 +141,7 @@ impl Room {
                 _ => self.envelope_bounced(now, number, (epoch, seq), how, &mut out),
             }
         }
-        self.give(out)
+        self.give(now, out)
     }
 
     fn envelope_bounced(

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::limb::Limb;
 use super::slots::Slots;
-use crate::audience::{Audience, Class};
+use crate::audience::{Audience, Class, Scope};
 use crate::config::Share;
 use crate::{Element, Millis, Options, Payload};
 
@@ -54,6 +55,8 @@ pub(super) struct Sent {
     pub body: Arc<Element<Payload>>,
     /// It was sent to a replica that had said to expect just this one: a refusal is not for a gap.
     pub expected: bool,
+    /// It is no envelope but a cast of the room stream, of this class and number.
+    pub cast: Option<(Class, u64)>,
 }
 
 /// What has gone over links, and what plain MUC would have sent instead.
@@ -142,6 +145,10 @@ pub(super) struct Link {
     pub round_trip: Option<u64>,
     /// Counts for the host once the link is up.
     pub counted: Option<Share>,
+    /// The replica takes part in trees, and passes casts on to so many.
+    pub trees: Option<u64>,
+    /// The link's end of the room stream, if it lies in it.
+    pub limb: Option<Box<Limb>>,
 }
 
 impl Link {
@@ -167,6 +174,8 @@ impl Link {
             traffic: Traffic::default(),
             round_trip: None,
             counted: None,
+            trees: None,
+            limb: None,
         }
     }
 
@@ -180,11 +189,19 @@ impl Link {
         self.id(0)
     }
 
+    /// Whether anybody in the audience is of the class that sees real JIDs.
+    pub fn is_full(&self) -> bool {
+        self.audience.seats.len(Scope::Class(Class::Full)) > 0
+    }
+
     /// Takes note of an envelope that goes out.
     pub fn push(&mut self, sent: Sent) {
         self.copies += sent.copies;
         self.bytes.add(sent.bytes);
-        self.last_sent = sent.at;
+        // A cast that others pass on is no sign of life of the room.
+        if sent.cast.is_none() {
+            self.last_sent = sent.at;
+        }
         self.next_seq = sent.seq + 1;
         self.sent.push_back(sent);
     }
@@ -198,7 +215,8 @@ impl Link {
         let ack = ack + u64::from(crate::planted::has(crate::planted::Defect::Acknowledgement));
         let mut newest = None;
         while let Some(sent) = self.sent.pop_front_if(|sent| sent.seq <= ack) {
-            newest = Some((now.since(sent.at), sent.body.children.is_empty()));
+            let is_probe = sent.body.children.is_empty() && sent.cast.is_none();
+            newest = Some((now.since(sent.at), is_probe));
             self.copies -= sent.copies;
             self.bytes.remove(sent.bytes);
             self.patience = None;

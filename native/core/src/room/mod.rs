@@ -9,6 +9,7 @@ mod clock;
 mod compose;
 mod domain;
 mod fates;
+mod limb;
 mod link;
 mod order;
 mod put_out;
@@ -16,6 +17,8 @@ mod session;
 mod setup;
 mod slots;
 mod split;
+mod spread;
+mod trees;
 mod view;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,6 +32,7 @@ pub use self::link::is_envelope_id;
 use self::put_out::PutOut;
 use self::session::{Seat, Sessions};
 use self::setup::random_name;
+use self::trees::Trees;
 use crate::grouping::group;
 use crate::time::Alarm;
 use crate::{Action, Actions, Counter, Facts, Millis, Payload, PayloadIn, Shared, jid};
@@ -105,6 +109,8 @@ pub struct Room {
     /// Sessions that have left while the host makes its list of occupants.
     left_since: Option<HashSet<String>>,
     put_out: PutOut,
+    /// `None` if the host has no room trees.
+    trees: Option<Box<Trees>>,
     closed: bool,
 }
 
@@ -134,6 +140,7 @@ impl Room {
             fail_at: None,
             left_since: None,
             put_out: PutOut::default(),
+            trees: None,
             closed: false,
         })
     }
@@ -207,13 +214,19 @@ impl Room {
         crate::planted::event(&payloads);
         self.call = self.next_payload;
         let mut recalled = std::mem::take(&mut self.recalled);
+        let mut digests = self.trees.as_mut().map(|trees| std::mem::take(&mut trees.digests));
         let payloads: Vec<Option<Payload>> = payloads
             .into_iter()
-            .map(|payload| match payload {
+            .zip(0..)
+            .map(|(payload, position)| match payload {
                 PayloadIn::New { bytes, facts, nick, digest } => {
                     let id = self.next_payload;
                     self.next_payload += 1;
-                    Some(Payload::new(id, bytes, facts, &nick, digest))
+                    let payload = Payload::new(id, bytes, facts, &nick, digest);
+                    Some(match digests.as_mut().and_then(|digests| digests.remove(&position)) {
+                        Some(digest) => payload.with_canonical(digest),
+                        None => payload,
+                    })
                 }
                 PayloadIn::Known(id) => {
                     // So that a position in `payloads` stays one in ids.
@@ -227,7 +240,7 @@ impl Room {
             self.check_buffer(now, domain, &mut out);
         }
         self.try_candidates(now, &mut out);
-        self.give(out)
+        self.give(now, out)
     }
 
     /// Sends copies, which are (full JID, position in `payloads`), by link or plainly. The domains
@@ -353,6 +366,11 @@ impl Room {
         if batch.is_empty() {
             return;
         }
+        if self.trees.as_ref().is_some_and(|trees| trees.grown.is_some()) {
+            let groups = group(batch);
+            batch.clear();
+            return self.spread(now, payloads, groups, out);
+        }
         // For each domain its part of each group: (number of the group, payload, sessions).
         type Parts<'p> = Vec<(usize, &'p Payload, Vec<usize>)>;
         let mut of_domain: Vec<(usize, Parts<'_>)> = Vec::new();
@@ -419,7 +437,7 @@ impl Room {
         if let Some(end) = self.put_out.get(now, session) {
             self.send_plain(&end, session, &mut out);
         }
-        self.give(out)
+        self.give(now, out)
     }
 
     fn send_plain(&self, payload: &Payload, to: &str, out: &mut Vec<Action>) {
@@ -511,7 +529,7 @@ impl Room {
         }
         let mut out = Vec::new();
         self.try_candidates(now, &mut out);
-        self.give(out)
+        self.give(now, out)
     }
 
     /// One entry for each domain with occupants or a link.
@@ -536,9 +554,12 @@ impl Room {
         &self.jid
     }
 
-    fn give(&mut self, mut list: Vec<Action>) -> Actions {
+    fn give(&mut self, now: Millis, mut list: Vec<Action>) -> Actions {
+        if self.trees.is_some() {
+            self.tend(now, &mut list);
+        }
         // What the room sends upon it comes after everything that is here, for any domain.
         list.sort_by_key(|action| matches!(action, Action::Fail { .. }));
-        Actions { list, wake: self.alarm.take() }
+        Actions { list, relays: Vec::new(), wake: self.alarm.take() }
     }
 }

@@ -75,7 +75,7 @@ impl Room {
                 self.consider(now, number);
             }
         }
-        self.give(out)
+        self.give(now, out)
     }
 
     pub(super) fn set_up(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
@@ -149,12 +149,13 @@ impl Room {
                     link.max_bytes =
                         link.max_bytes.min(usize::try_from(accept.max_bytes).unwrap_or(usize::MAX));
                     link.slots.limit(&self.shared, accept.slots, accept.slot_bytes);
+                    link.trees = accept.trees.filter(|_| self.trees.is_some());
                     self.refused_at_once(&mut link, &accept, &mut out);
                     if link.audience.seats.all().is_empty() && link.unlisted.is_empty() {
                         // The replica keeps no link for nobody.
                         let reason = "none of its sessions has asked to be in the room";
                         self.unlink(now, number, reason, &mut out);
-                        return self.give(out);
+                        return self.give(now, out);
                     }
                     let domain = &mut self.domains[number];
                     let round_trip = now.since(link.up_since);
@@ -184,7 +185,7 @@ impl Room {
                 ),
             }
         }
-        self.give(out)
+        self.give(now, out)
     }
 
     /// The set-up was answered with an error, of which these are the conditions.
@@ -202,7 +203,7 @@ impl Room {
         {
             self.set_up_failed(now, number, refusal(conditions), &mut out);
         }
-        self.give(out)
+        self.give(now, out)
     }
 
     /// The set-up under way is given up.

@@ -157,7 +157,12 @@ impl Room {
             return;
         }
         domain.reason = "linked";
+        let is_parked = link.limb.as_ref().is_some_and(|limb| limb.is_parked());
         domain.state = State::Linked(hold.link);
+        if is_parked {
+            // What has been cast since waits at the replica for this, which takes its place.
+            self.probe(now, number, out);
+        }
         self.watch(number);
         self.release(now, hold.queue, out);
     }

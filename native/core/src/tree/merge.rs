@@ -182,6 +182,17 @@ impl<P: Clone, E> Merge<P, E> {
         class == Class::Anonymous || self.has_full
     }
 
+    /// Whether the room has signed a cast, or it comes from the room itself.
+    pub fn is_genuine(&self, from: Source, carried: &Carried<P>) -> bool {
+        *carried.epoch == *self.stream.epoch
+            && match &carried.proof {
+                Proof::Signed { tags, signature } => {
+                    self.lock.fits(&self.stream, &carried.cast, tags, signature)
+                }
+                Proof::Direct { .. } => from == Source::Primary,
+            }
+    }
+
     /// A cast has come. Call [`Merge::next`] afterwards, as after everything that comes.
     pub fn cast(&mut self, now: Millis, from: Source, carried: Carried<P>) -> Taken {
         let cast = carried.cast;
@@ -196,13 +207,7 @@ impl<P: Clone, E> Merge<P, E> {
         if cast.number <= self.done.get(cast.class) || waiting.contains_key(&cast.number) {
             return Taken::Duplicate;
         }
-        let is_genuine = match &carried.proof {
-            Proof::Signed { tags, signature } => {
-                self.lock.fits(&self.stream, &cast, tags, signature)
-            }
-            Proof::Direct { .. } => from == Source::Primary,
-        };
-        if !is_genuine {
+        if !self.is_genuine(from, &carried) {
             return Taken::Forged;
         }
         self.newest.raise(cast.class, cast.number);

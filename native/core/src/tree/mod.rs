@@ -1,9 +1,9 @@
 //! Room trees: casts that replicas pass on to other replicas (`docs/protocol.md`, section 8).
 //!
 //! A room with occupants on very many servers need not send each cast to all of them. The parts of that
-//! are here, without a wire: [`Room`](crate::Room) and [`Replica`](crate::Replica) do not use them yet.
-//! Limits are arguments, with the defaults that the options will have then; what is refused or thrown away
-//! is told to the caller, who will count it.
+//! are here; [`Room::grow`](crate::Room::grow) and [`Replica::grow`](crate::Replica::grow) turn it on,
+//! and without them nothing here is used. Limits are arguments; what is refused or thrown away is told to
+//! the caller, who counts it.
 //!
 //! * At the primary, [`RoomStream`] numbers casts, signs them and says what comes before them,
 //!   [`Parents`] is the tree of each class, [`Standings`] what is thought of its relays, and [`Mode`]
@@ -19,16 +19,19 @@ mod cast;
 mod gaps;
 mod merge;
 mod mode;
+mod options;
 mod parents;
 mod sign;
 mod standing;
 mod stream;
+pub(crate) mod wire;
 
 pub use barrier::{LinkKey, Tag};
 pub use canonical::{Canonical, CanonicalError, Digest, MAX_DEPTH};
 pub use cast::{Carried, Cast, Position, Proof};
 pub use merge::{Envelope, Merge, MergeLimits, Missing, Next, NotTaken, Source, Taken};
 pub use mode::Mode;
+pub use options::TreeOptions;
 pub use parents::{Move, Parents, Shape};
 pub use sign::{PublicKey, RoomKey, RoomLock, Signature, Stream};
 pub use standing::{Patience, Sentence, Standings};

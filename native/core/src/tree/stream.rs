@@ -52,6 +52,8 @@ struct Taker {
     /// Newest envelope of its link.
     seq: u64,
     repaired: Option<Millis>,
+    /// It takes no more casts: it is there until one of each class has told it so.
+    is_retired: bool,
 }
 
 impl Taker {
@@ -166,7 +168,7 @@ impl<P: Clone> RoomStream<P> {
     /// begins at the position that is given back.
     pub fn join(&mut self, node: Node, key: LinkKey, seq: u64, has_full: bool) -> Position {
         let full = if has_full { vec![(self.at.full, u64::MAX)] } else { Vec::new() };
-        self.takers.insert(node, Taker { key, full, seq, repaired: None });
+        self.takers.insert(node, Taker { key, full, seq, repaired: None, is_retired: false });
         self.bar(node);
         self.at
     }
@@ -177,6 +179,20 @@ impl<P: Clone> RoomStream<P> {
         for due in &mut self.due {
             due.remove(&node);
         }
+    }
+
+    /// No more, but its link was not ended by an envelope that it is sure to have: the next casts are to
+    /// wait for envelope `seq`, which will never come, whoever passes them on to it.
+    pub fn retire(&mut self, node: Node, seq: u64) {
+        self.link(node, seq, None);
+        if let Some(taker) = self.takers.get_mut(&node) {
+            taker.is_retired = true;
+        }
+    }
+
+    /// Whether a replica is to get casts of this class.
+    pub fn takes(&self, node: Node, class: Class) -> bool {
+        self.takers.get(&node).is_some_and(|taker| !taker.is_retired && taker.takes(class))
     }
 
     /// An envelope goes out on a replica's direct link. With `has_full` it says too whether its domain
@@ -249,13 +265,30 @@ impl<P: Clone> RoomStream<P> {
             barriers: if is_direct { barriers } else { BTreeMap::new() },
         };
         let spread = if is_direct {
-            let to = self.takers.iter().filter(|(_, taker)| taker.takes(class));
+            let takes = |taker: &Taker| !taker.is_retired && taker.takes(class);
+            let to = self.takers.iter().filter(|(_, taker)| takes(taker));
             Spread::Each(to.map(|(node, _)| (*node, kept.to(*node))).collect())
         } else {
             Spread::Tree(carried)
         };
         self.keep(class, kept);
+        self.forget_retired();
         spread
+    }
+
+    /// Those that have been told by a cast of each class that they may have.
+    fn forget_retired(&mut self) {
+        let due = &self.due;
+        let is_due = |node: &Node, taker: &Taker| {
+            [Class::Anonymous, Class::Full]
+                .into_iter()
+                .any(|class| due[class as usize].contains(node) && taker.may_take(class))
+        };
+        let retired = self.takers.iter().filter(|(_, taker)| taker.is_retired);
+        let told = retired.filter(|(node, taker)| !is_due(node, taker));
+        for node in told.map(|(node, _)| *node).collect::<Vec<_>>() {
+            self.leave(node);
+        }
     }
 
     fn keep(&mut self, class: Class, kept: Kept<P>) {

@@ -1,13 +1,16 @@
 //! A user domain: its sessions, its server, and dmuc's replica while it is loaded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use dmuc_core::tree::TreeOptions;
 use dmuc_core::{
-    Action, Actions, Config, Counter, Element, Facts, Millis, Payload, Replica, Shared,
+    Action, Actions, Config, Counter, Element, Facts, Incoming, Millis, Payload, Relay, Replica,
+    Shared,
 };
+use fastrand::Rng;
 
-use super::{Down, ROOM, Stanza, Stream, Up, incoming, number};
+use super::{Down, ROOM, Stanza, Stream, Up, digest, incoming, number};
 
 pub struct Home {
     pub name: String,
@@ -34,6 +37,16 @@ pub struct Home {
     /// never lost them.
     pub disturbed: BTreeSet<String>,
     has_crashed: bool,
+    /// Casts that other replicas pass on to this one, and from whom.
+    pub aside: VecDeque<(String, Element<u64>)>,
+    /// Casts that this one is to pass on, by stanza.
+    pub relays: Vec<(String, Element<u64>)>,
+    /// It does what it likes with what it is to pass on.
+    pub is_hostile: bool,
+    betrayals: Rng,
+    /// What it has passed on so far.
+    old: Vec<Element<u64>>,
+    trees: Option<TreeOptions>,
     kept: Vec<(Arc<str>, Arc<str>, String)>,
     seed: u64,
     wake: Option<Millis>,
@@ -58,9 +71,89 @@ impl Home {
             gone: BTreeSet::new(),
             disturbed: BTreeSet::new(),
             has_crashed: false,
+            aside: VecDeque::new(),
+            relays: Vec::new(),
+            is_hostile: false,
+            betrayals: Rng::with_seed(seed),
+            old: Vec::new(),
+            trees: None,
             kept: Vec::new(),
             seed,
             wake: None,
+        }
+    }
+
+    /// Its replica takes part in trees, and those that come after it.
+    pub fn grow(&mut self, options: TreeOptions) {
+        self.trees = Some(options);
+        if let Some(replica) = &mut self.replica {
+            replica.grow(options);
+        }
+    }
+
+    fn new_replica(&mut self) -> Replica {
+        self.seed += 1;
+        let mut replica = Replica::new(&self.name, self.seed, self.shared.clone());
+        if let Some(options) = self.trees {
+            replica.grow(options);
+        }
+        replica
+    }
+
+    /// What becomes of a cast that it is to pass on.
+    pub fn betray(&mut self, to: &str, body: Element<u64>) -> Vec<(String, Element<u64>)> {
+        if !self.is_hostile {
+            return vec![(to.to_owned(), body)];
+        }
+        self.old.push(body.clone());
+        let old = self.old[self.betrayals.usize(..self.old.len())].clone();
+        let mut altered = body.clone();
+        match self.betrayals.u8(..7) {
+            0 => return Vec::new(),
+            1 => altered.payload = old.payload,
+            2 => altered.attrs = old.attrs.clone(),
+            3 => altered.attrs.retain(|(name, _)| name != "tags"),
+            4 => {
+                for (name, value) in &mut altered.attrs {
+                    if name == "n" || name == "other" {
+                        *value = (value.parse::<u64>().expect("a number") + 1).to_string();
+                    }
+                }
+            }
+            5 => return vec![(to.to_owned(), old), (to.to_owned(), body)],
+            _ => {
+                // As if it came from the room itself.
+                altered.attrs.retain(|(name, _)| name != "signature" && name != "tags");
+                altered.attrs.push(("nth".into(), "0".into()));
+                altered.payload = old.payload;
+            }
+        }
+        vec![(to.to_owned(), altered)]
+    }
+
+    /// A cast arrives from another replica.
+    pub fn receive_aside(
+        &mut self,
+        now: Millis,
+        from: &str,
+        body: &Element<u64>,
+        stanzas: &BTreeMap<u64, Stanza>,
+    ) {
+        let stanza = &stanzas[&body.payload.expect("a stanza")];
+        let element = Element {
+            name: body.name.clone(),
+            attrs: body.attrs.clone(),
+            children: Vec::new(),
+            payload: Some(Incoming {
+                facts: stanza.facts,
+                from: stanza.from.clone(),
+                has_to: false,
+                packed: Some(stanza.number.to_be_bytes().into()),
+            }),
+        };
+        if let Some(replica) = &mut self.replica {
+            let actions = replica.cast(now, from, &element, Some(digest(stanza.number)));
+            self.carry_out(actions, None, stanzas);
         }
     }
 
@@ -138,15 +231,13 @@ impl Home {
         self.gone.extend(gone.iter().cloned());
         self.inside.clear();
         self.has_crashed = true;
-        self.seed += 1;
-        self.replica = Some(Replica::new(&self.name, self.seed, self.shared.clone()));
+        self.replica = Some(self.new_replica());
     }
 
     /// The module is loaded.
     pub fn load(&mut self, now: Millis) {
         if self.replica.is_none() {
-            self.seed += 1;
-            let mut replica = Replica::new(&self.name, self.seed, self.shared.clone());
+            let mut replica = self.new_replica();
             for (room, session, record) in std::mem::take(&mut self.kept) {
                 if !self.is_gone(&session) {
                     replica.import_consent(now, &room, &session, Some(&record));
@@ -181,6 +272,12 @@ impl Home {
                 }
             }
             Down::Envelope { id, body } => match &mut self.replica {
+                Some(replica) if body.name == "relayed" => {
+                    let number = number(body.payload.as_ref().expect("a stanza"));
+                    let element = incoming(&body, stanzas);
+                    let actions = replica.cast(now, ROOM, &element, Some(digest(number)));
+                    self.carry_out(actions, None, stanzas);
+                }
                 Some(replica) => {
                     let actions = replica.envelope(now, ROOM, &id, &incoming(&body, stanzas));
                     self.carry_out(actions, Some((&id, &body)), stanzas);
@@ -215,6 +312,17 @@ impl Home {
         stanzas: &BTreeMap<u64, Stanza>,
     ) {
         self.wake = [self.wake, actions.wake].into_iter().flatten().min();
+        for Relay { to, body } in actions.relays {
+            let packed = body.payload.expect("a stanza");
+            let number = u64::from_be_bytes(packed[..].try_into().expect("a number"));
+            let body = Element {
+                name: body.name,
+                attrs: body.attrs,
+                children: Vec::new(),
+                payload: Some(number),
+            };
+            self.relays.extend(to.iter().map(|to| (to.to_string(), body.clone())));
+        }
         let answer = |body| Up::Result { id: input.expect("a set-up").0.to_owned(), body };
         for action in actions.list {
             match action {

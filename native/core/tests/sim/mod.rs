@@ -10,10 +10,12 @@
 mod home;
 mod muc;
 pub mod scene;
+pub mod wood;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use dmuc_core::tree::{Digest, TreeOptions};
 use dmuc_core::{
     Action, Actions, Bounce, Config, Counter, Element, Facts, Incoming, Millis, Payload, PayloadIn,
     Room, Shared, Verdict, is_envelope_id, jid,
@@ -98,6 +100,10 @@ pub struct World {
     pub questions: u64,
     /// How often the core had a payload itself.
     pub recalled: u64,
+    /// Whether casts go by trees, at the primary and at those of the homes that say so.
+    trees: Option<TreeOptions>,
+    /// Stanzas have no canonical form.
+    pub has_no_form: bool,
     /// Some stanzas are too large for an envelope of 4096 bytes.
     pub large: bool,
 }
@@ -134,7 +140,20 @@ impl World {
             failed_alive: 0,
             questions: 0,
             recalled: 0,
+            trees: None,
+            has_no_form: false,
             large: false,
+        }
+    }
+
+    /// Casts go by trees from here on, in new rooms and replicas too.
+    pub fn grow(&mut self, options: TreeOptions) {
+        self.trees = Some(options);
+        if let Some(room) = &mut self.primary {
+            room.grow([7; 32], options);
+        }
+        for home in &mut self.homes {
+            home.grow(options);
         }
     }
 
@@ -189,7 +208,16 @@ impl World {
             });
             copies.push((to.as_str(), token));
         }
-        self.with_primary(|room, now| room.event(now, payloads, &copies));
+        let mut numbers: Vec<u64> = payloads.iter().map(number_in).collect();
+        if self.has_no_form {
+            numbers.clear();
+        }
+        self.with_primary(|room, now| {
+            for (position, number) in (0..).zip(numbers) {
+                room.canonical(position, digest(number));
+            }
+            room.event(now, payloads, &copies)
+        });
     }
 
     /// The primary gets an input that no stream has brought.
@@ -246,8 +274,43 @@ impl World {
         }
     }
 
+    /// Lets the oldest cast that others pass on to a domain arrive, or the one after it; false if there
+    /// is none.
+    pub fn arrive_aside(&mut self, home: usize, nth: usize) -> bool {
+        let home = &mut self.homes[home];
+        if home.aside.is_empty() {
+            return false;
+        }
+        let nth = nth.min(home.aside.len() - 1);
+        let Some((from, body)) = home.aside.remove(nth) else { return false };
+        home.receive_aside(self.now, &from, &body, &self.stanzas);
+        self.pass_on();
+        true
+    }
+
+    /// What replicas have to pass on is on its way.
+    fn pass_on(&mut self) {
+        for from in 0..self.homes.len() {
+            let name = self.homes[from].name.clone();
+            for (to, body) in std::mem::take(&mut self.homes[from].relays) {
+                for (to, body) in self.homes[from].betray(&to, body) {
+                    let number = body.payload.expect("a stanza");
+                    assert!(
+                        self.homes[from].is_hostile || self.muc.has_shown(&to, number),
+                        "{number} was for nobody at {to}"
+                    );
+                    self.home(&to).aside.push_back((name.clone(), body));
+                }
+            }
+        }
+    }
+
     /// Nothing crosses to a domain in full that the room has sent to nobody there.
     fn check_privacy(&self, domain: &str, envelope: &Element<Payload>) {
+        if let Some(payload) = &envelope.payload {
+            let number = number(payload);
+            assert!(self.muc.has_shown(domain, number), "{number} was for nobody at {domain}");
+        }
         for payload in envelope.children.iter().filter_map(|op| op.payload.as_ref()) {
             let number = number(payload);
             assert!(self.muc.has_sent_to(domain, number), "{number} was for nobody at {domain}");
@@ -262,6 +325,7 @@ impl World {
         }
         let Some(down) = home.down.pop_front() else { return false };
         home.receive(self.now, down, &self.stanzas);
+        self.pass_on();
         true
     }
 
@@ -401,7 +465,11 @@ impl World {
     pub fn load_primary(&mut self) {
         if self.primary.is_none() {
             self.seed += 1;
-            self.primary = Some(Room::new(ROOM, self.seed, self.shared.clone()).expect("room"));
+            let mut room = Room::new(ROOM, self.seed, self.shared.clone()).expect("room");
+            if let Some(options) = self.trees {
+                room.grow([7; 32], options);
+            }
+            self.primary = Some(room);
             let sessions = self.muc.sessions();
             let sessions: Vec<&str> = sessions.iter().map(String::as_str).collect();
             self.with_primary(|room, now| room.occupants(now, &sessions));
@@ -439,6 +507,7 @@ impl World {
             for home in 0..self.homes.len() {
                 busy |= self.arrive_down(home);
                 busy |= self.arrive_up(home);
+                busy |= self.arrive_aside(home, 0);
             }
         }
     }
@@ -543,10 +612,24 @@ fn incoming(element: &Element<Payload>, stanzas: &BTreeMap<u64, Stanza>) -> Elem
                 facts: stanza.facts,
                 from: stanza.from.clone(),
                 has_to: false,
-                packed: element.attr("slot").map(|_| stanza.number.to_be_bytes().into()),
+                packed: Some(stanza.number.to_be_bytes().into()),
             }
         }),
     }
+}
+
+fn number_in(payload: &PayloadIn) -> u64 {
+    match payload {
+        PayloadIn::New { digest, .. } => *digest as u64,
+        PayloadIn::Known(_) => 0,
+    }
+}
+
+/// Of the canonical form of a stanza.
+pub fn digest(number: u64) -> Digest {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&number.to_be_bytes());
+    digest
 }
 
 /// Streams are queues.

@@ -45,6 +45,10 @@ pub struct Muc {
     history: Vec<Stanza>,
     /// Which stanzas have gone to which domain.
     crossed: BTreeSet<(String, u64)>,
+    /// Presences without a JID, of which the next has it.
+    variants: BTreeSet<u64>,
+    /// Of whose domain's user a presence is: he is shown his own.
+    about: BTreeMap<u64, String>,
 }
 
 const PRESENCE: u32 = Facts::PRESENCE | Facts::NICK;
@@ -82,6 +86,14 @@ impl Muc {
         self.crossed.contains(&(domain.to_owned(), number))
     }
 
+    /// Whether it has sent a domain this or, with the JID, what this shows without.
+    pub fn has_shown(&self, domain: &str, number: u64) -> bool {
+        let is_variant = self.variants.contains(&number);
+        self.has_sent_to(domain, number)
+            || is_variant && (number..number + 3).any(|n| self.has_sent_to(domain, n))
+            || self.about.get(&number).is_some_and(|about| about == domain)
+    }
+
     fn find(&self, session: &str) -> Option<usize> {
         self.occupants.iter().position(|o| o.session == session)
     }
@@ -107,6 +119,10 @@ impl Muc {
     /// One presence about `nick` to all but `session` in the variant that each may see.
     fn publish(&mut self, out: &mut Vec<Copy>, nick: &str, facts: u32, but: &str) {
         let variants = [self.stanza(nick, facts), self.stanza(nick, facts | Facts::ITEM_JID)];
+        self.variants.insert(variants[0].number);
+        for variant in &variants {
+            self.about.insert(variant.number, jid::domain(but).to_owned());
+        }
         if let Some(at) = self.find(but) {
             self.occupants[at].presence = variants.clone();
         }
@@ -192,6 +208,10 @@ impl Muc {
             self.stanza(nick, PRESENCE | Facts::CODE_110),
         ];
         self.occupants[at].presence = [here[0].clone(), here[1].clone()];
+        self.variants.extend([gone[0].number, here[0].number]);
+        for stanza in gone.iter().chain(&here) {
+            self.about.insert(stanza.number, jid::domain(&session).to_owned());
+        }
         // ejabberd sends both to each occupant in turn.
         for to in 0..self.occupants.len() {
             let variant = if self.occupants[to].session == session {

@@ -1,0 +1,78 @@
+//! A room with trees and occupants at six domains: two levels for a fan-out of two.
+
+use dmuc_core::tree::{Mode, TreeOptions};
+use dmuc_core::{Counter, Element, Payload};
+
+use super::{Down, World};
+
+pub const DOMAINS: [&str; 6] = ["b.test", "c.test", "d.test", "e.test", "f.test", "g.test"];
+pub const FORCED: TreeOptions = TreeOptions { mode: Mode::Forced, fanout: 2, relay: true };
+
+/// Two users with one session each at each domain. The first of all is a moderator.
+pub fn session(n: u8) -> (usize, String) {
+    let (home, user) = (usize::from(n) % DOMAINS.len(), n / 6 % 2);
+    (home, format!("u{user}@{}/r", DOMAINS[home]))
+}
+
+/// Nobody is in yet.
+pub fn wood(seed: u64, trees: TreeOptions, options: &[(&str, u64)]) -> World {
+    let all = [&[("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000)], options].concat();
+    let mut world = World::new(seed, &DOMAINS, &all);
+    world.grow(trees);
+    world
+}
+
+/// Everybody comes in, and all are linked.
+pub fn fill(world: &mut World) {
+    for n in 0..12 {
+        let (home, name) = session(n);
+        world.homes[home].join(world.now, &name, &format!("n{n}"));
+        world.settle();
+    }
+    world.quiet();
+}
+
+pub fn grown(seed: u64, options: &[(&str, u64)]) -> World {
+    let mut world = wood(seed, FORCED, options);
+    fill(&mut world);
+    say(&mut world, 0);
+    world.quiet();
+    world
+}
+
+pub fn say(world: &mut World, n: u8) {
+    let copies = world.muc.say(&session(n).1);
+    world.happen(copies);
+}
+
+/// A counter of all replicas.
+pub fn sum(world: &World, counter: Counter) -> u64 {
+    world.homes.iter().map(|home| home.shared.counters.get(counter)).sum()
+}
+
+/// How many stanzas the session of this number has received.
+pub fn received(world: &World, n: u8) -> usize {
+    let (home, name) = session(n);
+    world.homes[home].received.get(&name).map_or(0, Vec::len)
+}
+
+/// What is on its way from the room to a domain.
+pub fn bodies(world: &World, home: usize) -> Vec<&Element<Payload>> {
+    let down = world.homes[home].down.iter();
+    let bodies = down.filter_map(|down| match down {
+        Down::Envelope { body, .. } => Some(&**body),
+        _ => None,
+    });
+    bodies.collect()
+}
+
+/// The domains that get a message from the room itself, and those that get it from others. The message has
+/// arrived afterwards.
+pub fn levels(world: &mut World) -> (Vec<usize>, Vec<usize>) {
+    let speaker = (0..12).find(|n| world.muc.sessions().contains(&session(*n).1));
+    say(world, speaker.expect("an occupant"));
+    let homes = 0..world.homes.len();
+    let (near, far) = homes.partition(|home| !world.homes[*home].down.is_empty());
+    world.quiet();
+    (near, far)
+}

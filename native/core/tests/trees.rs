@@ -1,0 +1,286 @@
+//! Room trees in whole: a room and its replicas, of which some pass casts on to others. What each
+//! occupant gets is what plain MUC would have sent (`docs/protocol.md`, section 8).
+
+mod sim;
+
+use dmuc_core::Counter;
+use proptest::prelude::*;
+use sim::World;
+use sim::wood::{FORCED, fill, say, session, wood};
+
+/// Everybody is in, and all are linked.
+fn full(seed: u64, options: &[(&str, u64)]) -> World {
+    let mut world = wood(seed, FORCED, options);
+    fill(&mut world);
+    world
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Step {
+    Join(u8, u8),
+    Leave(u8),
+    Close(u8),
+    Say(u8),
+    Whisper(u8),
+    Away(u8),
+    Toggle(u8),
+    Kick(u8),
+    Down(u8, u8),
+    Up(u8, u8),
+    /// So many casts arrive from other replicas, each overtaking so many.
+    Aside(u8, u8, u8),
+    /// The oldest of those is lost.
+    Lose(u8),
+    Unload(u8),
+    Load(u8),
+    Cut(u8),
+    Sever(u8),
+    Mend(u8),
+    Pass(u16),
+}
+
+fn calm() -> impl Strategy<Value = Step> {
+    let home = 0u8..6;
+    prop_oneof![
+        3 => (any::<u8>(), 0u8..12).prop_map(|(s, n)| Step::Join(s, n)),
+        1 => any::<u8>().prop_map(Step::Leave),
+        8 => any::<u8>().prop_map(Step::Say),
+        2 => any::<u8>().prop_map(Step::Whisper),
+        5 => any::<u8>().prop_map(Step::Away),
+        2 => any::<u8>().prop_map(Step::Toggle),
+        8 => (home.clone(), 1u8..6).prop_map(|(h, n)| Step::Down(h, n)),
+        6 => (home.clone(), 1u8..6).prop_map(|(h, n)| Step::Up(h, n)),
+        8 => (home.clone(), 1u8..6, 0u8..3).prop_map(|(h, n, m)| Step::Aside(h, n, m)),
+        1 => home.prop_map(Step::Lose),
+        2 => (1u16..3000).prop_map(Step::Pass),
+    ]
+}
+
+fn removing() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => calm(),
+        1 => any::<u8>().prop_map(Step::Kick),
+        1 => any::<u8>().prop_map(Step::Close),
+    ]
+}
+
+/// A presence that crosses a kick looks to the replica as if it came after the end of the stay: one that is
+/// unloaded in between knows nothing of it any more, with trees or without. So nobody is kicked here.
+fn reloading() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        16 => calm(),
+        1 => (0u8..6).prop_map(Step::Unload),
+        2 => (0u8..6).prop_map(Step::Load),
+    ]
+}
+
+fn rough() -> impl Strategy<Value = Step> {
+    prop_oneof![14 => reloading(), 1 => (0u8..6).prop_map(Step::Cut)]
+}
+
+fn severed() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        18 => calm(),
+        1 => (0u8..6).prop_map(Step::Sever),
+        2 => (0u8..6).prop_map(Step::Mend),
+        1 => (0u8..6).prop_map(Step::Cut),
+        1 => (1000u16..40_000).prop_map(Step::Pass),
+    ]
+}
+
+fn run(world: &mut World, steps: &[Step]) {
+    for step in steps {
+        match *step {
+            Step::Join(s, nick) => {
+                let (home, name) = session(s);
+                world.homes[home].join(world.now, &name, &format!("n{nick}"));
+            }
+            Step::Leave(s) => {
+                let (home, name) = session(s);
+                if world.homes[home].received.contains_key(&name) {
+                    world.homes[home].leave(world.now, &name);
+                }
+            }
+            Step::Close(s) => {
+                let (home, name) = session(s);
+                world.homes[home].close(world.now, &name);
+            }
+            Step::Say(s) => say(world, s),
+            Step::Whisper(s) => {
+                let copies = world.muc.whisper(&session(s).1);
+                world.happen(copies);
+            }
+            Step::Away(s) => {
+                let copies = world.muc.away(&session(s).1);
+                world.happen(copies);
+            }
+            Step::Toggle(s) => {
+                let copies = world.muc.toggle(&session(s).1);
+                world.happen(copies);
+            }
+            Step::Kick(s) => {
+                let copies = world.muc.kick(&session(s).1, false);
+                world.happen(copies);
+            }
+            Step::Down(home, n) => {
+                for _ in 0..n {
+                    world.arrive_down(home.into());
+                }
+            }
+            Step::Up(home, n) => {
+                for _ in 0..n {
+                    world.arrive_up(home.into());
+                }
+            }
+            Step::Aside(home, n, over) => {
+                for _ in 0..n {
+                    world.arrive_aside(home.into(), over.into());
+                }
+            }
+            Step::Lose(home) => {
+                world.homes[usize::from(home)].aside.pop_front();
+            }
+            Step::Unload(home) => world.homes[usize::from(home)].unload(world.now),
+            Step::Load(home) => world.homes[usize::from(home)].load(world.now),
+            Step::Cut(home) => world.cut(home.into()),
+            Step::Sever(home) => world.sever(home.into()),
+            Step::Mend(home) => world.mend(home.into()),
+            Step::Pass(ms) => world.pass(ms.into()),
+        }
+    }
+}
+
+/// The network is whole again, and everything has been repeated that will be.
+fn calm_down(world: &mut World) {
+    for home in 0..world.homes.len() {
+        world.mend(home);
+    }
+    for _ in 0..8 {
+        world.quiet();
+    }
+}
+
+/// Times so short that all of them are over in a while.
+fn hasty(hold: u64) -> Vec<(&'static str, u64)> {
+    let wait = [("ack_timeout", 10_000), ("hold_time", hold)];
+    [wait, [("ping_interval", 5000), ("probe_after", 2000)]].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Nothing fails but what is passed on, which is lost and comes in any order: every occupant gets
+    /// exactly what the room sent.
+    #[test]
+    fn on_a_sound_network(steps in prop::collection::vec(removing(), 0..160), seed: u64) {
+        let mut world = full(seed, &[]);
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed_alive, 0);
+        prop_assert_eq!(world.shared.counters.get(Counter::ComposeMismatches), 0);
+        for home in &world.homes {
+            prop_assert_eq!(home.evicted.len(), 0);
+        }
+    }
+
+    /// The modules of replicas come and go.
+    #[test]
+    fn with_replicas_unloaded_and_loaded(
+        steps in prop::collection::vec(reloading(), 0..160), seed: u64
+    ) {
+        let mut world = full(seed, &[]);
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed_alive, 0);
+    }
+
+    /// Streams between the room and replicas break, those between replicas do not or lose by themselves.
+    #[test]
+    fn over_broken_streams(steps in prop::collection::vec(rough(), 0..160), seed: u64) {
+        let mut world = full(seed, &[("ack_timeout", 10_000)]);
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+    }
+
+    /// The same for cuts that are shorter than the hold time: nobody has to leave.
+    #[test]
+    fn over_cuts_shorter_than_the_hold_time(
+        steps in prop::collection::vec(severed(), 0..160), seed: u64
+    ) {
+        let mut world = full(seed, &hasty(3_600_000));
+        run(&mut world, &steps);
+        calm_down(&mut world);
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.haunted(), Vec::<String>::new());
+        prop_assert_eq!(world.failed_alive, 0);
+    }
+
+    /// And for longer ones.
+    #[test]
+    fn over_networks_that_fail(
+        steps in prop::collection::vec(severed(), 0..160), seed: u64, hold in 5000u64..60_000
+    ) {
+        let mut world = full(seed, &hasty(hold));
+        run(&mut world, &steps);
+        calm_down(&mut world);
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.haunted(), Vec::<String>::new());
+    }
+
+    /// Relays alter, invent, withhold, reorder and repeat what they are to pass on.
+    #[test]
+    fn with_hostile_relays(
+        steps in prop::collection::vec(removing(), 0..160), seed: u64,
+        hostile in prop::collection::btree_set(0usize..6, 1..4)
+    ) {
+        let mut world = full(seed, &[]);
+        for home in hostile {
+            world.homes[home].is_hostile = true;
+        }
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed_alive, 0);
+        for home in &world.homes {
+            prop_assert_eq!(home.evicted.len(), 0);
+        }
+    }
+}
+
+#[test]
+fn what_others_pass_on_late_does_not_come_after_the_end_of_a_stay() {
+    let mut world = full(0, &hasty(5000));
+    let steps = [
+        Step::Join(0, 0),
+        Step::Away(27),
+        Step::Toggle(56),
+        Step::Cut(2),
+        Step::Join(86, 0),
+        Step::Pass(26_039),
+    ];
+    run(&mut world, &steps);
+    calm_down(&mut world);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn what_others_pass_on_late_does_not_come_into_the_next_stay() {
+    let mut world = full(0, &hasty(5000));
+    let steps = [
+        Step::Away(0),
+        Step::Say(0),
+        Step::Down(0, 3),
+        Step::Pass(10_000),
+        Step::Say(0),
+        Step::Pass(7142),
+        Step::Cut(2),
+        Step::Join(176, 0),
+    ];
+    run(&mut world, &steps);
+    calm_down(&mut world);
+    assert_eq!(world.verdict(), Ok(()));
+}
