@@ -168,7 +168,7 @@ fn hasty(hold: u64) -> Vec<(&'static str, u64)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Nothing fails but what is passed on, which is lost and comes in any order: every occupant gets
     /// exactly what the room sent.
