@@ -36,10 +36,10 @@ local function is_unwatched(handlers, own)
 end
 
 --- To be called from the room's last event before the loop. `finish(runs)` is called once: at the end of the
--- loop, or before when somebody calls what this returns, after which the room does the rest by itself. A run is a
--- list of occupants, who get `run.stanza` one after the other.
+-- loop, or before when somebody calls what this returns, after which the room does the rest by itself. A run has
+-- a list of `occupants`, with nothing else in it, who get `stanza` one after the other.
 local function begin(room, finish)
-	local runs, run, count = {}, nil, 0;
+	local runs, run, occupants, count = {}, nil, nil, 0;
 	local each_occupant, route_to_occupant;
 	local open = true;
 	-- The occupant whose turn it is, and its nick.
@@ -64,8 +64,8 @@ local function begin(room, finish)
 			return self:each_occupant(...);
 		end
 		self.route_to_occupant = route_to_occupant;
-		return function (occupants, nick)
-			lent_nick, lent = next(occupants, nick);
+		return function (all, nick)
+			lent_nick, lent = next(all, nick);
 			if not lent then close(); end
 			if open then return lent_nick, lent; end
 			give_back("route_to_occupant", route_to_occupant);
@@ -79,11 +79,12 @@ local function begin(room, finish)
 			return self:route_to_occupant(occupant == lent and self:get_occupant_by_nick(lent_nick) or occupant, stanza);
 		end
 		if not run or run.stanza ~= stanza then
-			run, count = { stanza = stanza }, 0;
+			occupants, count = {}, 0;
+			run = { stanza = stanza, occupants = occupants };
 			runs[#runs + 1] = run;
 		end
 		count = count + 1;
-		run[count] = occupant;
+		occupants[count] = occupant;
 	end
 
 	room.each_occupant = each_occupant;

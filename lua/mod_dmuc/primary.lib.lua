@@ -593,11 +593,11 @@ return function (core)
 			local rest = {};
 			-- All that is held before anything is sent: whoever gets it may change the stanza.
 			for i, part in ipairs(runs) do
-				local ok, others, passed = pcall(hold_for, handle, part, part.stanza);
+				local ok, others, passed = pcall(hold_for, handle, part.occupants, part.stanza);
 				if not ok then
 					module:log("error", "Could not see a presence of %s whole: %s", room.jid, tostring(others));
 				end
-				rest[i] = ok and others and { others, passed } or { sessions(part), {} };
+				rest[i] = ok and others and { others, passed } or { sessions(part.occupants), {} };
 			end
 			for i, part in ipairs(runs) do route_rest(room, part.stanza, rest[i][1], rest[i][2]); end
 		end);

@@ -46,7 +46,7 @@ local function watch(room)
 		seen.times = (seen.times or 0) + 1;
 		for i, run in ipairs(runs) do
 			seen[i] = run.stanza;
-			for _, occupant in ipairs(run) do
+			for _, occupant in pairs(run.occupants) do
 				assert.is_nil(occupant.copied);
 				seen[i] = seen[i] .. " " .. occupant.name;
 			end
