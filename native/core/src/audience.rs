@@ -20,6 +20,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// Both, in the order of their discriminants.
+    pub(crate) const ALL: [Class; 2] = [Class::Anonymous, Class::Full];
+
     /// The value of the `class` attribute.
     pub fn as_str(self) -> &'static str {
         match self {

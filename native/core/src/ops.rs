@@ -17,9 +17,12 @@ const MAX_EPOCH: usize = 64;
 
 /// Reads a mandatory epoch.
 pub(crate) fn epoch<P>(element: &Element<P>) -> Option<&str> {
-    element.attr("epoch").filter(|e| {
-        (1..=MAX_EPOCH).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_alphanumeric())
-    })
+    element.attr("epoch").filter(|name| is_epoch(name))
+}
+
+/// Whether this may be the name of an epoch, of a link or of a room stream.
+pub(crate) fn is_epoch(name: &str) -> bool {
+    (1..=MAX_EPOCH).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// One operation of an envelope.

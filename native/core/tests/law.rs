@@ -6,32 +6,7 @@ use dmuc_core::Counter;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use sim::World;
-
-/// One thing that happens. Numbers pick from what there is.
-#[derive(Clone, Debug)]
-enum Step {
-    Join(u8, u8),
-    /// Every session of a domain that is not in the room, one after the other.
-    Storm(u8),
-    Leave(u8),
-    Close(u8),
-    Say(u8),
-    Whisper(u8),
-    Away(u8),
-    Toggle(u8),
-    Kick(u8),
-    Destroy,
-    Down(u8, u8),
-    Up(u8, u8),
-    Unload(u8),
-    Load(u8),
-    UnloadPrimary,
-    LoadPrimary,
-    Cut(u8),
-    Sever(u8),
-    Mend(u8),
-    Pass(u16),
-}
+use sim::step::{self, Step, calm_down};
 
 const DOMAINS: &[&str] = &["b.test", "c.test"];
 
@@ -116,74 +91,7 @@ fn impatient() -> Vec<(&'static str, u64)> {
 
 fn run(world: &mut World, steps: &[Step]) {
     world.large = true;
-    for step in steps {
-        match *step {
-            Step::Join(s, nick) => {
-                let (home, name) = session(s);
-                world.homes[home].join(world.now, &name, &format!("n{nick}"));
-            }
-            Step::Storm(home) => {
-                for s in (0..12).filter(|s| s % 2 == home) {
-                    let (home, name) = session(s);
-                    if !world.muc.sessions().contains(&name) {
-                        world.homes[home].join(world.now, &name, &format!("s{s}"));
-                    }
-                }
-            }
-            Step::Leave(s) => {
-                let (home, name) = session(s);
-                if world.homes[home].received.contains_key(&name) {
-                    world.homes[home].leave(world.now, &name);
-                }
-            }
-            Step::Close(s) => {
-                let (home, name) = session(s);
-                world.homes[home].close(world.now, &name);
-            }
-            Step::Say(s) => {
-                let copies = world.muc.say(&session(s).1);
-                world.happen(copies);
-            }
-            Step::Whisper(s) => {
-                let copies = world.muc.whisper(&session(s).1);
-                world.happen(copies);
-            }
-            Step::Away(s) => {
-                let copies = world.muc.away(&session(s).1);
-                world.happen(copies);
-            }
-            Step::Toggle(s) => {
-                let copies = world.muc.toggle(&session(s).1);
-                world.happen(copies);
-            }
-            Step::Kick(s) => {
-                let copies = world.muc.kick(&session(s).1, false);
-                world.happen(copies);
-            }
-            Step::Destroy => {
-                let copies = world.muc.destroy();
-                world.happen(copies);
-            }
-            Step::Down(home, n) => {
-                for _ in 0..n {
-                    world.arrive_down(home.into());
-                }
-            }
-            Step::Up(home, n) => {
-                for _ in 0..n {
-                    world.arrive_up(home.into());
-                }
-            }
-            Step::Unload(home) => world.homes[usize::from(home)].unload(world.now),
-            Step::Load(home) => world.homes[usize::from(home)].load(world.now),
-            Step::UnloadPrimary => world.unload_primary(),
-            Step::LoadPrimary => world.load_primary(),
-            Step::Cut(home) => world.cut(home.into()),
-            Step::Sever(home) => world.sever(home.into()),
-            Step::Mend(home) => world.mend(home.into()),
-            Step::Pass(ms) => world.pass(ms.into()),
-        }
-    }
+    step::run(world, steps, session);
 }
 
 /// Times so short that all of them are over in a while.
@@ -195,16 +103,6 @@ fn hasty(hold: u64) -> Vec<(&'static str, u64)> {
         ("probe_after", 2000),
     ];
     [options(), times].concat()
-}
-
-/// The network is whole again, and everything has been repeated that will be.
-fn calm_down(world: &mut World) {
-    for home in 0..world.homes.len() {
-        world.mend(home);
-    }
-    for _ in 0..8 {
-        world.quiet();
-    }
 }
 
 /// A world in which all this has happened and everything has arrived.

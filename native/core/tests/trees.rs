@@ -6,39 +6,8 @@ mod sim;
 use dmuc_core::Counter;
 use proptest::prelude::*;
 use sim::World;
-use sim::wood::{FORCED, fill, say, session, wood};
-
-/// Everybody is in, and all are linked.
-fn full(seed: u64, options: &[(&str, u64)]) -> World {
-    let mut world = wood(seed, FORCED, options);
-    fill(&mut world);
-    world
-}
-
-/// One thing that happens.
-#[derive(Clone, Debug)]
-enum Step {
-    Join(u8, u8),
-    Leave(u8),
-    Close(u8),
-    Say(u8),
-    Whisper(u8),
-    Away(u8),
-    Toggle(u8),
-    Kick(u8),
-    Down(u8, u8),
-    Up(u8, u8),
-    /// So many casts arrive from other replicas, each overtaking so many.
-    Aside(u8, u8, u8),
-    /// The oldest of those is lost.
-    Lose(u8),
-    Unload(u8),
-    Load(u8),
-    Cut(u8),
-    Sever(u8),
-    Mend(u8),
-    Pass(u16),
-}
+use sim::step::{self, Step, calm_down};
+use sim::wood::{full, session};
 
 fn calm() -> impl Strategy<Value = Step> {
     let home = 0u8..6;
@@ -90,75 +59,7 @@ fn severed() -> impl Strategy<Value = Step> {
 }
 
 fn run(world: &mut World, steps: &[Step]) {
-    for step in steps {
-        match *step {
-            Step::Join(s, nick) => {
-                let (home, name) = session(s);
-                world.homes[home].join(world.now, &name, &format!("n{nick}"));
-            }
-            Step::Leave(s) => {
-                let (home, name) = session(s);
-                if world.homes[home].received.contains_key(&name) {
-                    world.homes[home].leave(world.now, &name);
-                }
-            }
-            Step::Close(s) => {
-                let (home, name) = session(s);
-                world.homes[home].close(world.now, &name);
-            }
-            Step::Say(s) => say(world, s),
-            Step::Whisper(s) => {
-                let copies = world.muc.whisper(&session(s).1);
-                world.happen(copies);
-            }
-            Step::Away(s) => {
-                let copies = world.muc.away(&session(s).1);
-                world.happen(copies);
-            }
-            Step::Toggle(s) => {
-                let copies = world.muc.toggle(&session(s).1);
-                world.happen(copies);
-            }
-            Step::Kick(s) => {
-                let copies = world.muc.kick(&session(s).1, false);
-                world.happen(copies);
-            }
-            Step::Down(home, n) => {
-                for _ in 0..n {
-                    world.arrive_down(home.into());
-                }
-            }
-            Step::Up(home, n) => {
-                for _ in 0..n {
-                    world.arrive_up(home.into());
-                }
-            }
-            Step::Aside(home, n, over) => {
-                for _ in 0..n {
-                    world.arrive_aside(home.into(), over.into());
-                }
-            }
-            Step::Lose(home) => {
-                world.homes[usize::from(home)].aside.pop_front();
-            }
-            Step::Unload(home) => world.homes[usize::from(home)].unload(world.now),
-            Step::Load(home) => world.homes[usize::from(home)].load(world.now),
-            Step::Cut(home) => world.cut(home.into()),
-            Step::Sever(home) => world.sever(home.into()),
-            Step::Mend(home) => world.mend(home.into()),
-            Step::Pass(ms) => world.pass(ms.into()),
-        }
-    }
-}
-
-/// The network is whole again, and everything has been repeated that will be.
-fn calm_down(world: &mut World) {
-    for home in 0..world.homes.len() {
-        world.mend(home);
-    }
-    for _ in 0..8 {
-        world.quiet();
-    }
+    step::run(world, steps, session);
 }
 
 /// Times so short that all of them are over in a while.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use dmuc_core::Counter;
 use dmuc_core::tree::{Mode, TreeOptions};
-use sim::wood::{FORCED, bodies, fill, grown, levels, received, say, session, sum, wood};
+use sim::wood::{FORCED, bodies, fill, grown, levels, overtake, received, say, session, sum, wood};
 
 #[test]
 fn the_room_sends_a_message_to_its_children_only() {
@@ -98,13 +98,7 @@ fn a_banned_session_reads_nothing_later_however_fast_the_relay_is() {
     let copies = world.muc.kick(&session(banned).1, false);
     world.happen(copies);
     say(&mut world, (banned + 1) % 6);
-    // Everything arrives but what comes to this domain from the room.
-    for _ in 0..20 {
-        for other in (0..6).filter(|other| *other != home) {
-            while world.arrive_down(other) {}
-        }
-        while world.arrive_aside(home, 0) {}
-    }
+    overtake(&mut world, home);
     let before = received(&world, banned);
     assert!(world.verdict().is_err(), "the others there wait");
     assert!(world.homes[home].inside.contains(&session(banned).1));
@@ -141,12 +135,7 @@ fn a_demoted_session_sees_no_real_jid_later_however_fast_the_relay_is() {
             let copies = world.muc.away(&session(n).1);
             world.happen(copies);
         }
-        for _ in 0..20 {
-            for other in (0..6).filter(|other| *other != usize::from(home)) {
-                while world.arrive_down(other) {}
-            }
-            while world.arrive_aside(home.into(), 0) {}
-        }
+        overtake(&mut world, home.into());
         world.quiet();
         assert_eq!(world.verdict(), Ok(()));
     }

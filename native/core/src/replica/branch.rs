@@ -77,14 +77,14 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    fn new(room: &str, op: &TreeOp, own: bool) -> Option<Self> {
+    fn new(room: &str, op: &TreeOp) -> Option<Self> {
         let TreeOp::Stream { name, key, secret, from, has_full } = op else { return None };
         let stream = Stream { room: room.to_owned(), epoch: name.clone() };
         let (lock, key) = (RoomLock::new(key)?, LinkKey::new(*secret));
         let start: (u64, Position) = (0, *from);
         let limits = MergeLimits::default();
         let merge = Merge::new(stream, lock, key, start, *has_full, limits);
-        own.then(|| Branch { merge, nth: 0, ways: Default::default(), is_broken: false })
+        Some(Branch { merge, nth: 0, ways: Default::default(), is_broken: false })
     }
 
     /// When something missing is to be asked for.
@@ -95,7 +95,7 @@ impl Branch {
     /// What the next report is to complain of.
     pub fn complaints(&mut self) -> Vec<Class> {
         let mut all = Vec::new();
-        for class in [Class::Anonymous, Class::Full] {
+        for class in Class::ALL {
             if std::mem::take(&mut self.ways[class as usize].complains) {
                 all.push(class);
             }
@@ -123,7 +123,8 @@ impl Replica {
         let link = self.links.get_mut(room).ok_or(MALFORMED)?;
         match op {
             TreeOp::Stream { .. } => {
-                let branch = Branch::new(room, op, link.offers_trees).ok_or(MALFORMED)?;
+                let branch = Some(op).filter(|_| link.offers_trees);
+                let branch = branch.and_then(|op| Branch::new(room, op)).ok_or(MALFORMED)?;
                 link.branch = Some(Box::new(branch));
             }
             TreeOp::Alone => link.branch = None,
@@ -261,6 +262,7 @@ impl Replica {
         let way = &mut branch.ways[class as usize];
         let source = if *from == *room { Source::Primary } else { Source::Relay };
         if source == Source::Primary {
+            // As `Link::hear`, beside the branch that is borrowed.
             link.heard = now;
             link.asked = None;
         } else if !way.parents.iter().flatten().any(|parent| **parent == *from) {
@@ -269,10 +271,10 @@ impl Replica {
             return None;
         }
         let is_signed = matches!(cast.proof, Proof::Signed { .. });
-        if way.seen.contains(&number) {
+        let may_be_new = !way.seen.contains(&number);
+        if !may_be_new {
             self.shared.counters.add(Counter::Duplicates, 1);
         }
-        let may_be_new = !way.seen.contains(&number);
         let taken = branch.merge.cast(now, source, cast.clone());
         let is_genuine = match taken {
             Taken::New | Taken::Ahead => true,
@@ -316,8 +318,7 @@ impl Replica {
         if self.closed || Some(&*link.epoch) != ops::epoch(element) {
             return Err(super::UNKNOWN_EPOCH);
         }
-        link.heard = now;
-        link.asked = None;
+        link.hear(now);
         if let Some(branch) = &mut link.branch {
             branch.merge.heartbeat(now, newest);
         }

@@ -78,6 +78,12 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// The primary has said something.
+    pub fn hear(&mut self, now: Millis) {
+        self.heard = now;
+        self.asked = None;
+    }
+
     /// The session's consent is over: what still comes for it is refused. With its nick if it has not
     /// been ended by the room.
     pub fn lapse(&mut self, session: &str, nick: Option<String>) {

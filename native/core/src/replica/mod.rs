@@ -526,9 +526,8 @@ impl Replica {
         if link.epoch != epoch {
             return Err(UNKNOWN_EPOCH);
         }
-        link.heard = now;
+        link.hear(now);
         link.let_in.clear();
-        link.asked = None;
         if link.branch.is_some() {
             return self.take_in_order(now, &room, (id, seq), element, out);
         }

@@ -90,8 +90,7 @@ impl Replica {
         if self.closed || link.epoch != question.epoch {
             return Err(UNKNOWN_EPOCH);
         }
-        link.heard = now;
-        link.asked = None;
+        link.hear(now);
         // Somebody may yet be entered by what is sent again.
         link.repeat = Some(now + AGAIN);
         self.alarm.by(now + AGAIN);

@@ -195,14 +195,9 @@ impl<'a> Composer<'a> {
         self.link.is_full()
     }
 
-    /// Whether the replica is to be told that it takes casts with real JIDs, or none any more.
-    fn is_turning(&self) -> bool {
-        self.link.limb.as_ref().is_some_and(|limb| limb.has_full != self.link.is_full())
-    }
-
-    /// Tells the replica so.
+    /// Tells the replica that it takes casts with real JIDs from here on, or none any more, if that is new.
     pub fn turn(&mut self) {
-        if self.is_turning() {
+        if self.link.is_turning() {
             self.close(true, None);
         }
     }

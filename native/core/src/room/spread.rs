@@ -94,9 +94,7 @@ impl Room {
         let mut desks: Vec<Option<Desk<'_>>> = self.domains.iter_mut().map(Desk::new).collect();
         for desk in desks.iter_mut().flatten() {
             // Some may have been refused since.
-            let is_turning = desk.link().is_some_and(|link| {
-                link.limb.as_ref().is_some_and(|limb| limb.has_full != link.is_full())
-            });
+            let is_turning = desk.link().is_some_and(|link| link.is_turning());
             if is_turning && let Some(composer) = desk.composer(shared, now) {
                 composer.turn();
             }

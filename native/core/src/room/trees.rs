@@ -19,7 +19,6 @@ use crate::tree::{
 };
 use crate::{Action, Class, Counter, Millis};
 
-pub(super) const CLASSES: [Class; 2] = [Class::Anonymous, Class::Full];
 /// Milliseconds without an acknowledgement of a cast after which a replica is told how far the stream
 /// is, and between two such.
 const BEAT: u64 = 3000;
@@ -187,9 +186,7 @@ impl Room {
             has_moved |= self.place_domain(now, &mut trees, number);
         }
         if let Some(grown) = trees.grown.as_mut().filter(|_| has_moved) {
-            for number in 0..self.domains.len() {
-                self.assign(now, grown, number, out);
-            }
+            self.assign_all(now, grown, out);
         }
         if let Some(at) = trees.standings.next(now) {
             self.alarm.by(at);
@@ -261,7 +258,7 @@ impl Room {
             _ => None,
         };
         let mut has_moved = false;
-        for class in CLASSES {
+        for class in Class::ALL {
             let parents = &mut grown.parents[class as usize];
             let is_in = parents.place(node).is_some();
             let taker = link.filter(|link| {
@@ -289,6 +286,13 @@ impl Room {
         has_moved
     }
 
+    /// [`Self::assign`] for every domain.
+    fn assign_all(&mut self, now: Millis, grown: &mut Grown, out: &mut Vec<Action>) {
+        for number in 0..self.domains.len() {
+            self.assign(now, grown, number, out);
+        }
+    }
+
     /// Tells a replica who passes casts on to it and to whom it does.
     fn assign(&mut self, now: Millis, grown: &mut Grown, number: usize, out: &mut Vec<Action>) {
         let State::Linked(link) = &self.domains[number].state else { return };
@@ -297,7 +301,7 @@ impl Room {
         let mut ops = Vec::new();
         let mut barred = Vec::new();
         let mut told = (limb.parents, limb.children.clone());
-        for class in CLASSES {
+        for class in Class::ALL {
             let at = class as usize;
             let parents = &grown.parents[at];
             let parent = parents.place(member(number)).and_then(|(parent, _)| parent);
@@ -373,9 +377,7 @@ impl Room {
             && let Some(mut trees) = self.trees.take()
         {
             if let Some(grown) = &mut trees.grown {
-                for number in 0..self.domains.len() {
-                    self.assign(now, grown, number, out);
-                }
+                self.assign_all(now, grown, out);
             }
             self.trees = Some(trees);
         }
@@ -434,9 +436,7 @@ impl Room {
         if let Some(grown) = &mut trees.grown {
             let [anonymous, full] = &mut grown.parents;
             if !anonymous.improve(now).is_empty() | !full.improve(now).is_empty() {
-                for number in 0..self.domains.len() {
-                    self.assign(now, grown, number, out);
-                }
+                self.assign_all(now, grown, out);
             }
         }
         self.trees = Some(trees);

@@ -13,8 +13,6 @@ use super::sign::{RoomLock, Stream};
 use super::stream::Place;
 use crate::{Class, Millis};
 
-const CLASSES: [Class; 2] = [Class::Anonymous, Class::Full];
-
 /// Limits of a [`Merge`].
 #[derive(Clone, Copy, Debug)]
 pub struct MergeLimits {
@@ -230,7 +228,7 @@ impl<P: Clone, E> Merge<P, E> {
                 let (number, _) = self.casts[class as usize].last_key_value()?;
                 Some((number - self.done.get(class), class)).filter(|(ahead, _)| *ahead > 1)
             };
-            let furthest = CLASSES.into_iter().filter_map(ahead).max_by_key(|(ahead, _)| *ahead);
+            let furthest = Class::ALL.into_iter().filter_map(ahead).max_by_key(|(ahead, _)| *ahead);
             let Some((_, furthest)) = furthest else { break };
             if let Some((gone, carried)) = self.casts[furthest as usize].pop_last() {
                 self.bytes -= carried.size;
@@ -249,7 +247,7 @@ impl<P: Clone, E> Merge<P, E> {
         if self.envelopes.len() >= self.limits.envelopes {
             return Err(NotTaken::Limit);
         }
-        for class in CLASSES {
+        for class in Class::ALL {
             self.newest.raise(class, envelope.place.after.get(class));
         }
         self.envelopes.push_back(envelope);
@@ -259,7 +257,7 @@ impl<P: Clone, E> Merge<P, E> {
 
     /// The room says on the direct link how far its stream is: so that a last cast is missed too.
     pub fn heartbeat(&mut self, now: Millis, newest: Position) {
-        for class in CLASSES {
+        for class in Class::ALL {
             self.newest.raise(class, newest.get(class));
         }
         self.watch(now);
@@ -267,7 +265,7 @@ impl<P: Clone, E> Merge<P, E> {
 
     /// What is to be delivered next, if it is there. To be called until there is nothing.
     pub fn next(&mut self, now: Millis) -> Option<Next<P, E>> {
-        if let Some(class) = CLASSES.into_iter().find(|class| self.is_next(*class)) {
+        if let Some(class) = Class::ALL.into_iter().find(|class| self.is_next(*class)) {
             let number = self.done.get(class) + 1;
             let carried = self.casts[class as usize].remove(&number)?;
             self.bytes -= carried.size;
@@ -276,7 +274,7 @@ impl<P: Clone, E> Merge<P, E> {
             return Some(Next::Cast(carried));
         }
         let after = self.envelopes.front()?.place.after;
-        if CLASSES.into_iter().any(|c| self.takes(c) && self.done.get(c) < after.get(c)) {
+        if Class::ALL.into_iter().any(|c| self.takes(c) && self.done.get(c) < after.get(c)) {
             return None;
         }
         let Envelope { seq, place, has_full, content } = self.envelopes.pop_front()?;
@@ -285,7 +283,7 @@ impl<P: Clone, E> Merge<P, E> {
             self.has_full = true;
             self.done.full = place.after.full;
         }
-        for class in CLASSES {
+        for class in Class::ALL {
             self.done.raise(class, place.covers.get(class));
         }
         self.has_full = has_full.unwrap_or(self.has_full);
@@ -311,7 +309,7 @@ impl<P: Clone, E> Merge<P, E> {
 
     /// Drops casts that an envelope has taken the place of, or that are not for this replica any more.
     fn forget(&mut self) {
-        for class in CLASSES {
+        for class in Class::ALL {
             let done = if self.takes(class) { self.done.get(class) } else { u64::MAX };
             let gone = &mut self.casts[class as usize];
             while let Some(entry) = gone.first_entry().filter(|entry| *entry.key() <= done) {
@@ -321,7 +319,7 @@ impl<P: Clone, E> Merge<P, E> {
     }
 
     fn watch(&mut self, now: Millis) {
-        for class in CLASSES {
+        for class in Class::ALL {
             let first = self.holes(class, 1).next().map(|hole| hole.first);
             self.gaps[class as usize].watch(now, first, self.limits.patience);
         }
@@ -335,7 +333,7 @@ impl<P: Clone, E> Merge<P, E> {
     /// What is missing for so long that the room is to be asked for it, over the direct link.
     pub fn ask(&mut self, now: Millis) -> Vec<Missing> {
         let mut missing = Vec::new();
-        for class in CLASSES {
+        for class in Class::ALL {
             let gap = &mut self.gaps[class as usize];
             if gap.due().is_some_and(|due| due <= now) {
                 gap.asked(now, self.limits.patience, self.limits.longest_pause);

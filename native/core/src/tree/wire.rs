@@ -9,10 +9,9 @@ use super::cast::{Carried, Cast, Position, Proof};
 use super::merge::Missing;
 use super::sign::PublicKey;
 use super::stream::Place;
+use crate::ops::is_epoch;
 use crate::{Class, Element, indexes, jid};
 
-/// Longest name of a stream's epoch.
-const MAX_EPOCH: usize = 64;
 /// Barrier tags that are read; a primary has no reason to send more.
 const MAX_TAGS: usize = 64;
 /// Name of the element that carries a cast outside of an envelope.
@@ -59,7 +58,7 @@ impl TreeOp {
         let domain = |text: &str| is_domain(text).then(|| Arc::from(text));
         Some(match element.name.as_str() {
             "stream" => TreeOp::Stream {
-                name: epoch(element.attr("name")?)?.to_owned(),
+                name: element.attr("name").filter(|name| is_epoch(name))?.to_owned(),
                 key: unhex(element.attr("key")?)?,
                 secret: unhex(element.attr("secret")?)?,
                 from: parse_position(element.attr("from")?)?,
@@ -173,7 +172,7 @@ pub(crate) fn read_cast<P: Clone>(
         (Proof::Signed { .. }, None) => return None,
     };
     Some(Carried {
-        epoch: epoch(element.attr("stream")?)?.into(),
+        epoch: element.attr("stream").filter(|name| is_epoch(name))?.into(),
         cast: Cast {
             class: Class::parse(element.attr("class")?)?,
             number: long("n").filter(|number| *number > 0)?,
@@ -209,13 +208,6 @@ pub(crate) fn read_missing<P>(element: &Element<P>) -> Option<Missing> {
     let class = Class::parse(element.attr("class")?)?;
     let (first, last) = (long("first")?, long("last")?);
     (first > 0 && first <= last).then_some(Missing { class, first, last })
-}
-
-fn epoch(text: &str) -> Option<&str> {
-    let is_name = |text: &&str| {
-        (1..=MAX_EPOCH).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
-    };
-    Some(text).filter(is_name)
 }
 
 fn is_domain(text: &str) -> bool {

@@ -10,6 +10,7 @@
 mod home;
 mod muc;
 pub mod scene;
+pub mod step;
 pub mod wood;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -32,9 +32,16 @@ pub fn fill(world: &mut World) {
     world.quiet();
 }
 
-pub fn grown(seed: u64, options: &[(&str, u64)]) -> World {
+/// Everybody is in, trees are forced.
+pub fn full(seed: u64, options: &[(&str, u64)]) -> World {
     let mut world = wood(seed, FORCED, options);
     fill(&mut world);
+    world
+}
+
+/// The same, and all know who passes on to whom.
+pub fn grown(seed: u64, options: &[(&str, u64)]) -> World {
+    let mut world = full(seed, options);
     say(&mut world, 0);
     world.quiet();
     world
@@ -75,4 +82,14 @@ pub fn levels(world: &mut World) -> (Vec<usize>, Vec<usize>) {
     let (near, far) = homes.partition(|home| !world.homes[*home].down.is_empty());
     world.quiet();
     (near, far)
+}
+
+/// Everything arrives but what comes to this domain from the room itself.
+pub fn overtake(world: &mut World, home: usize) {
+    for _ in 0..20 {
+        for other in (0..DOMAINS.len()).filter(|other| *other != home) {
+            while world.arrive_down(other) {}
+        }
+        while world.arrive_aside(home, 0) {}
+    }
 }
