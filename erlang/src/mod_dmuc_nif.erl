@@ -12,7 +12,7 @@
 -export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
          support_announced/3, support_forget/2, support_export/3, support_import/5]).
 -export([digest/1]).
--export([room_new/3, room_capture/5, room_capture_many/4, room_event/4, room_event_dirty/4,
+-export([room_new/4, room_capture/5, room_capture_many/4, room_event/4, room_event_dirty/4,
          room_event_captured/3, room_event_captured_dirty/3,
          room_support/4, room_setup_result/5, room_report/4, room_bounced/5,
          room_occupants_asked/1, room_occupants/3,
@@ -20,7 +20,8 @@
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
          replica_session_lost/4,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
-         replica_setup/4, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_tick/2,
+         replica_setup/4, replica_returned/4, replica_envelope/5, replica_envelope_dirty/5, replica_cast/5,
+         replica_tick/2,
          replica_announce/2, replica_close/2]).
 -export_type([millis/0, jid/0, facts/0, xmlel/0, payload_in/0, payload_ref/0, incoming/0,
               body/0, answer/0, action/0, actions/0, digest/0, row/0, response/0]).
@@ -31,7 +32,7 @@
 
 %% What this wrapper was written against.
 -define(VERSION, <<"0.1.0">>).
--define(ABI, 7).
+-define(ABI, 8).
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().
@@ -73,6 +74,8 @@
                   {evict, Room :: jid(), Nick :: binary(), Session :: jid()} |
                   {depart, Room :: jid(), Nick :: binary(), Session :: jid()} |
                   {link_over, Room :: binary()} |
+                  {handled, Room :: binary(), Epoch :: binary(), Seq :: non_neg_integer()} |
+                  {relay, [Domain :: binary()]} |
                   {consent_changed, Room :: binary(), Session :: binary()} |
                   {announce, Room :: jid()}.
 -type actions() :: {Wake :: undefined | millis(), [action()]}.
@@ -207,8 +210,9 @@ support_export(_Support, _Now, _Domain) -> ?NIF.
 -spec support_import(native(), millis(), binary(), boolean(), millis()) -> ok.
 support_import(_Support, _Now, _Domain, _Yes, _Remaining) -> ?NIF.
 
--spec room_new(jid(), non_neg_integer(), native()) -> {ok, native()} | {error, binary()}.
-room_new(_Jid, _Seed, _Shared) -> ?NIF.
+-spec room_new(jid(), non_neg_integer(), Secret :: <<_:256>>, native()) ->
+          {ok, native()} | {error, binary()}.
+room_new(_Jid, _Seed, _Secret, _Shared) -> ?NIF.
 
 -spec digest(tuple()) -> digest().
 digest(_Stanza) -> ?NIF.
@@ -294,6 +298,11 @@ replica_returned(_Replica, _Now, _From, _Id) -> ?NIF.
 
 -spec replica_envelope(native(), millis(), jid(), binary(), body()) -> actions().
 replica_envelope(_Replica, _Now, _From, _Id, _Body) -> ?NIF.
+
+%% The element is passed on as it is.
+-spec replica_cast(native(), millis(), jid(), {xmlel(), incoming() | none}, Xml :: binary()) ->
+          actions().
+replica_cast(_Replica, _Now, _From, _Relayed, _Xml) -> ?NIF.
 
 -spec replica_envelope_dirty(native(), millis(), jid(), binary(), body()) -> actions().
 replica_envelope_dirty(_Replica, _Now, _From, _Id, _Body) -> ?NIF.

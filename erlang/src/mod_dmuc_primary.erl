@@ -354,7 +354,8 @@ room(#primary{gen = Gen} = Primary, #jid{luser = U, lserver = S}) ->
 
 -spec open(#primary{}, jid()) -> #room{} | undefined.
 open(#primary{shared = Shared, gen = Gen, server = Server} = Primary, Jid) ->
-    case mod_dmuc_nif:room_new(mod_dmuc_xml:ljid(Jid), mod_dmuc:seed(), Shared) of
+    case mod_dmuc_nif:room_new(mod_dmuc_xml:ljid(Jid), mod_dmuc:seed(),
+                               crypto:strong_rand_bytes(32), Shared) of
         {ok, Handle} ->
             gen_server:cast(Server, {room, self(), Jid, Handle}),
             keep(#room{jid = Jid, primary = Primary, handle = Handle});

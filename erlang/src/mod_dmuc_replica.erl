@@ -77,7 +77,20 @@ received(#message{type = normal} = Pkt, #jid{luser = U, lresource = <<>>} = From
          #jid{luser = <<>>, lresource = <<>>, lserver = Host}, State) when U /= <<>> ->
     case {find(Host), mod_dmuc_xml:element(Pkt)} of
         {#replica{} = Replica, #xmlel{name = Name}}
-          when Name == <<"envelope">>; Name == <<"resume">> ->
+          when Name == <<"envelope">>; Name == <<"relayed">>; Name == <<"newest">>;
+               Name == <<"resume">> ->
+            case is_from_stream(From, State) of
+                true -> envelope(Replica, Pkt, State, may_forward);
+                false -> pass
+            end;
+        _ ->
+            pass
+    end;
+received(#message{type = normal} = Pkt, #jid{luser = <<>>, lresource = <<>>} = From,
+         #jid{luser = <<>>, lresource = <<>>, lserver = Host}, State) ->
+    %% Of another replica, which does not hear what becomes of it.
+    case {find(Host), mod_dmuc_xml:element(Pkt)} of
+        {#replica{} = Replica, #xmlel{name = <<"relayed">>}} ->
             case is_from_stream(From, State) of
                 true -> envelope(Replica, Pkt, State, may_forward);
                 false -> pass
@@ -277,8 +290,9 @@ returned(#replica{host = Host, server = Server, handle = Handle} = Replica,
 
 -spec envelope(#replica{}, message(), state(), may_forward | here) -> {drop, state()} | pass.
 envelope(#replica{host = Host, server = Server, gen = Gen} = Replica,
-         #message{from = From} = Pkt, State, Forward) ->
-    Room = bare(From),
+         Pkt, State, Forward) ->
+    El = mod_dmuc_xml:element(Pkt),
+    Room = room(El, Pkt),
     case Forward == may_forward andalso mod_dmuc_store:owner(Host, Room) of
         Node when is_atom(Node), Node /= undefined, Node /= false ->
             %% Hooks there see what they would see of this stream.
@@ -286,18 +300,40 @@ envelope(#replica{host = Host, server = Server, gen = Gen} = Replica,
             gen_server:cast({Server, Node}, {envelope, Pkt, Known}),
             {drop, State};
         _ ->
-            {Body, Stanzas} = mod_dmuc_xml:incoming(mod_dmuc_xml:element(Pkt)),
+            Take = taking(El),
             locked(Server, Room,
                    fun() ->
                            case find(Host) of
-                               #replica{gen = Gen} ->
-                                   {drop, envelope(Replica, Pkt, Body, Stanzas, State)};
-                               _ ->
-                                   %% This one has taken its leave.
-                                   pass
+                               #replica{gen = Gen} -> {drop, Take(Replica, Pkt, State)};
+                               %% This one has taken its leave.
+                               _ -> pass
                            end
                    end)
     end.
+
+%% The room that it is about.
+-spec room(xmlel(), message()) -> binary().
+room(#xmlel{name = <<"relayed">>} = El, _Pkt) ->
+    fxml:get_tag_attr_s(<<"room">>, El);
+room(_El, #message{from = From}) ->
+    bare(From).
+
+%% What is to be done while nobody else is at work on that room; all else is done before.
+-spec taking(xmlel()) -> fun((#replica{}, message(), state()) -> state()).
+taking(#xmlel{name = <<"relayed">>} = El) ->
+    {Relayed, Xml} = mod_dmuc_xml:relayed(El),
+    fun(#replica{handle = Handle} = Replica, #message{from = From} = Pkt, State) ->
+            Actions = mod_dmuc_nif:replica_cast(Handle, mod_dmuc:now(), mod_dmuc_xml:ljid(From),
+                                                Relayed, Xml),
+            perform(Replica, Actions, {relayed, El, ip(Pkt)}, State)
+    end;
+taking(El) ->
+    {Body, Stanzas} = mod_dmuc_xml:incoming(El),
+    fun(Replica, Pkt, State) -> envelope(Replica, Pkt, Body, Stanzas, State) end.
+
+-spec ip(message()) -> inet:ip_address().
+ip(Pkt) ->
+    xmpp:get_meta(Pkt, ip, {127, 0, 0, 1}).
 
 -spec envelope(#replica{}, message(), mod_dmuc_nif:body(), tuple(), state()) -> state().
 envelope(#replica{handle = Handle} = Replica, #message{from = From, id = Id} = Pkt, Body, Stanzas,
@@ -310,10 +346,7 @@ envelope(#replica{handle = Handle} = Replica, #message{from = From, id = Id} = P
                   false ->
                       mod_dmuc_nif:replica_envelope(Handle, mod_dmuc:now(), LFrom, Id, Body)
               end,
-    State1 = perform(Replica, Actions,
-                     {envelope, Stanzas, xmpp:get_meta(Pkt, ip, {127, 0, 0, 1})}, State),
-    handled(Replica, bare(From), element(1, Body), Actions),
-    State1.
+    perform(Replica, Actions, {envelope, Stanzas, ip(Pkt)}, State).
 
 %% Whether ranges of slots are to be copied out of the native library.
 -spec replays(xmlel()) -> boolean().
@@ -323,25 +356,6 @@ replays(#xmlel{children = Ops}) ->
                  (_) ->
                       false
               end, Ops).
-
-%% Takes note of the last envelope carried out, for the leave-taking without the core.
--spec handled(#replica{}, binary(), xmlel(), mod_dmuc_nif:actions()) -> ok.
-handled(_Replica, _Room, #xmlel{name = <<"resume">>}, _Actions) ->
-    ok;
-handled(#replica{server = Server} = Replica, Room, #xmlel{children = Ops} = El, {_, Actions}) ->
-    case lists:keymember(refuse, 1, Actions) of
-        true ->
-            ok;
-        false ->
-            Epoch = fxml:get_tag_attr_s(<<"epoch">>, El),
-            Seq = binary_to_integer(fxml:get_tag_attr_s(<<"seq">>, El)),
-            case {lists:keymember(<<"end">>, #xmlel.name, Ops),
-                  ets:lookup(Server, {handled, Room})} of
-                {_, [{_, Epoch, Last}]} when Last >= Seq -> ok;
-                {true, _} -> ended(Replica, Room);
-                {false, _} -> ets:insert(Server, {{handled, Room}, Epoch, Seq}), ok
-            end
-    end.
 
 %% Nothing is remembered of a link that has ended.
 -spec ended(#replica{}, binary()) -> ok.
@@ -413,7 +427,8 @@ perform(Replica, Actions) ->
     perform(Replica, Actions, none, #{}),
     ok.
 
--type cause() :: none | {iq, iq()} | {envelope, tuple(), inet:ip_address()}.
+-type cause() :: none | {iq, iq()} | {envelope, tuple(), inet:ip_address()} |
+                 {relayed, xmlel(), inet:ip_address()}.
 
 -spec perform(#replica{}, mod_dmuc_nif:actions(), cause(), state()) -> state().
 perform(#replica{server = Server} = Replica, {Wake, Actions}, Cause, State0) ->
@@ -431,7 +446,11 @@ perform(#replica{server = Server} = Replica, {Wake, Actions}, Cause, State0) ->
 -spec action(mod_dmuc_nif:action(), #replica{}, cause(), state()) -> state().
 action({deliver, Op, To}, #replica{host = Host}, {envelope, Stanzas, IP}, State) ->
     deliver_all(Host, To, element(Op + 1, Stanzas), IP, State);
-action({replay, Packed, To}, #replica{host = Host}, {envelope, _, IP}, State0) ->
+action({relay, Domains}, #replica{host = Host}, {relayed, El, _}, State) ->
+    Message = mod_dmuc_xml:message(jid:make(Host), jid:make(Host), p1_rand:get_string(), El),
+    [pass_on(xmpp:set_to(Message, jid:make(Domain)), find(Domain)) || Domain <- Domains],
+    State;
+action({replay, Packed, To}, #replica{host = Host}, {_, _, IP}, State0) ->
     lists:foldl(fun(Stanza, State) -> deliver_all(Host, To, Stanza, IP, State) end,
                 State0, mod_dmuc_xml:unpack(Packed));
 action({report, Room, Id, El}, #replica{host = Host} = Replica, _Cause, State) ->
@@ -457,6 +476,9 @@ action({depart, Room, Nick, Session}, _Replica, _Cause, State) ->
     ejabberd_router:route(mod_dmuc_xml:departure(mod_dmuc_xml:jid(Session),
                                                  mod_dmuc_xml:jid(Room), Nick)),
     State;
+action({handled, Room, Epoch, Seq}, #replica{server = Server}, _Cause, State) ->
+    ets:insert(Server, {{handled, Room}, Epoch, Seq}),
+    State;
 action({link_over, Room}, Replica, _Cause, State) ->
     ended(Replica, Room),
     State;
@@ -468,6 +490,13 @@ action({announce, Room}, #replica{host = Host}, _Cause, State) ->
     ejabberd_router:route(mod_dmuc_xml:message(jid:make(Host), mod_dmuc_xml:jid(Room),
                                                p1_rand:get_string(), Announce)),
     State.
+
+%% Another domain of this server has no stream that it could come over.
+-spec pass_on(message(), #replica{} | undefined) -> ok.
+pass_on(Pkt, undefined) ->
+    ejabberd_router:route(Pkt);
+pass_on(Pkt, #replica{server = Server}) ->
+    gen_server:cast(Server, {passed_on, Pkt}).
 
 -spec deliver_all(binary(), [ljid()], stanza(), inet:ip_address(), state()) -> state().
 deliver_all(Host, To, Stanza0, IP, State0) ->

@@ -136,6 +136,8 @@ handle_cast({setup, IQ}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:setup(Replica, IQ) end, State);
 handle_cast({envelope, Pkt, Known}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:envelope(Replica, Pkt, Known, here) end, State);
+handle_cast({passed_on, Pkt}, #state{replica = #replica{} = Replica} = State) ->
+    safely(fun() -> mod_dmuc_replica:envelope(Replica, Pkt, #{}, may_forward) end, State);
 handle_cast({returned, Pkt}, #state{replica = #replica{} = Replica} = State) ->
     safely(fun() -> mod_dmuc_replica:returned(Replica, Pkt) end, State);
 handle_cast({broken, Gen, Reason}, #state{replica = #replica{gen = Gen} = Replica} = State) ->
@@ -151,7 +153,8 @@ handle_cast({broken, Gen, Reason}, #state{replica = #replica{gen = Gen} = Replic
     end;
 %% For a replica that is off, or no longer the one that broke.
 handle_cast(Late, State) when element(1, Late) == broken; element(1, Late) == setup;
-                              element(1, Late) == envelope; element(1, Late) == returned ->
+                              element(1, Late) == envelope; element(1, Late) == returned;
+                              element(1, Late) == passed_on ->
     {noreply, State};
 handle_cast(Msg, State) ->
     ?WARNING_MSG("Unexpected cast: ~p", [Msg]),

@@ -1,7 +1,7 @@
 %%% Stanzas as the core wants them described, and what it answers as stanzas.
 -module(mod_dmuc_xml).
 
--export([facts/1, key/1, encode/3, decode/1, unpack/1, element/1, incoming/1, complete/1]).
+-export([facts/1, key/1, encode/3, decode/1, unpack/1, element/1, incoming/1, relayed/1, complete/1]).
 -export([jid/1, ljid/1, message/4, iq/3, refusal/5, iq_error/3, failure/2, eviction/3, departure/3]).
 
 -include("xmpp.hrl").
@@ -125,18 +125,28 @@ find([]) ->
 
 %% An element for the core, and the stanzas that its children carry: `undefined' for none.
 -spec incoming(xmlel()) -> {mod_dmuc_nif:body(), tuple()}.
-incoming(#xmlel{children = Children} = El) ->
+incoming(#xmlel{attrs = Attrs, children = Children} = El) ->
     Ops = [Op || #xmlel{} = Op <- Children],
-    {Payloads, Stanzas} = lists:unzip([payload(Op) || Op <- Ops]),
+    %% On a link that lies in a room stream it may have to wait.
+    Waits = lists:keymember(<<"nth">>, 1, Attrs),
+    {Payloads, Stanzas} = lists:unzip(
+                            [payload(Op, Waits orelse lists:keymember(<<"slot">>, 1, OpAttrs))
+                             || #xmlel{attrs = OpAttrs} = Op <- Ops]),
     {{El#xmlel{children = Ops}, Payloads}, list_to_tuple(Stanzas)}.
 
--spec payload(xmlel()) -> {mod_dmuc_nif:incoming() | none, stanza() | undefined}.
-payload(#xmlel{attrs = OpAttrs, children = Children}) ->
+%% The same for a <relayed/>, and the stanza in it as text.
+-spec relayed(xmlel()) -> {{xmlel(), mod_dmuc_nif:incoming() | none}, Xml :: binary()}.
+relayed(#xmlel{children = Children} = El) ->
+    {Payload, _} = payload(El, true),
+    {{El, Payload}, << <<(fxml:element_to_binary(Stanza))/binary>> || #xmlel{} = Stanza <- Children >>}.
+
+-spec payload(xmlel(), boolean()) -> {mod_dmuc_nif:incoming() | none, stanza() | undefined}.
+payload(#xmlel{children = Children}, Keep) ->
     case [El || #xmlel{} = El <- Children] of
         [#xmlel{name = Name, attrs = Attrs} = El]
           when Name == <<"message">>; Name == <<"presence">>; Name == <<"iq">> ->
             case fxml:get_attr_s(<<"xmlns">>, Attrs) of
-                ?NS_CLIENT -> stanza(El, lists:keymember(<<"slot">>, 1, OpAttrs));
+                ?NS_CLIENT -> stanza(El, Keep);
                 _ -> {none, undefined}
             end;
         _ ->

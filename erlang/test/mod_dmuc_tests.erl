@@ -25,6 +25,8 @@ all_test_() ->
       fun encoded_stanzas_come_back/0,
       fun incoming_tells_each_operation/0,
       fun what_has_a_slot_is_packed/0,
+      fun what_may_have_to_wait_is_packed/0,
+      fun what_is_relayed_goes_on_as_it_came/0,
       fun foreign_children_are_no_stanzas/0,
       fun raw_children_are_parsed/0,
       fun jids_come_back_as_triples/0,
@@ -173,6 +175,23 @@ what_has_a_slot_is_packed() ->
     Two = <<(byte_size(Packed)):32, Packed/binary, (byte_size(Packed)):32, Packed/binary>>,
     ?assertEqual([Stanza, Stanza], mod_dmuc_xml:unpack(Two)).
 
+what_may_have_to_wait_is_packed() ->
+    {_, _, _, _, El} = encode(message()),
+    Envelope = envelope([cast(El)]),
+    {{_, [Payload]}, {Stanza}} =
+        mod_dmuc_xml:incoming(Envelope#xmlel{attrs = [{<<"nth">>, <<"1">>} | Envelope#xmlel.attrs]}),
+    ?assertEqual(Stanza, binary_to_term(element(4, Payload))).
+
+what_is_relayed_goes_on_as_it_came() ->
+    {Xml, Facts, _, _, El} = encode(message()),
+    Relayed = #xmlel{name = <<"relayed">>,
+                     attrs = [{<<"room">>, ?ROOM}, {<<"class">>, <<"full">>}], children = [El]},
+    {{Relayed, {Facts, _, false, Packed}} = Input, Xml} = mod_dmuc_xml:relayed(Relayed),
+    ?assertEqual(message(), xmpp:set_to(binary_to_term(Packed), undefined)),
+    {_, Replica} = linked(),
+    ?assertEqual({undefined, []},
+                 mod_dmuc_nif:replica_cast(Replica, 2, <<"stranger.example">>, Input, Xml)).
+
 foreign_children_are_no_stanzas() ->
     Foreign = #xmlel{name = <<"message">>, attrs = [{<<"xmlns">>, <<"urn:x">>}]},
     Two = #xmlel{name = <<"cast">>, children = [Foreign, Foreign]},
@@ -195,7 +214,7 @@ shared() ->
     Shared.
 
 room() ->
-    {ok, Room} = mod_dmuc_nif:room_new(?ROOM, 1, shared()),
+    {ok, Room} = mod_dmuc_nif:room_new(?ROOM, 1, <<0:256>>, shared()),
     Room.
 
 jids_come_back_as_triples() ->
@@ -244,7 +263,8 @@ bad_terms_are_refused() ->
     Undigested = {<<>>, 0, <<>>, <<"short">>, el},
     ?assertError(badarg, mod_dmuc_nif:room_event(Room, 1, [Undigested], [])),
     ?assertError(badarg, mod_dmuc_nif:room_tick(make_ref(), 1)),
-    ?assertMatch({error, _}, mod_dmuc_nif:room_new(<<"conference.example">>, 1, shared())).
+    ?assertMatch({error, _}, mod_dmuc_nif:room_new(<<"conference.example">>, 1, <<0:256>>,
+                                                   shared())).
 
 %% A room and the domain `remote.example', linked for the sessions of `u' and `v'.
 linked() ->
@@ -270,7 +290,8 @@ session(User) ->
 crosses({_, [{envelope, _, Id, El}]}, Replica) ->
     {Body, Stanzas} = mod_dmuc_xml:incoming(mod_dmuc_xml:complete(El)),
     {_, Actions} = mod_dmuc_nif:replica_envelope(Replica, 2, ?ROOM, Id, Body),
-    {Stanzas, Actions}.
+    {handled, ?ROOM, _, _} = lists:last(Actions),
+    {Stanzas, lists:droplast(Actions)}.
 
 known_stanzas_are_replayed() ->
     {Room, Replica} = linked(),

@@ -70,6 +70,7 @@ local core = {
 		for byte in random.bytes(6):gmatch(".") do seed = seed * 256 + byte:byte(); end
 		return seed;
 	end;
+	secret = function () return random.bytes(32); end;
 	-- Whether a stanza has really come from that domain over a server stream. What mod_s2s and
 	-- mod_smacks make themselves when a stream fails comes from a dummy or from the host.
 	is_from_server = function (origin, domain)

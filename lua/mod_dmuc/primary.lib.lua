@@ -101,7 +101,7 @@ return function (core)
 	--- Handles
 
 	local function new_handle(jid)
-		local ok, room = pcall(native.room, jid, core.seed(), core.shared);
+		local ok, room = pcall(native.room, jid, core.seed(), core.secret(), core.shared);
 		if not ok then
 			module:log("error", "No link for %s: %s", jid, tostring(room));
 			return nil;

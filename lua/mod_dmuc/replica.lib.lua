@@ -35,22 +35,14 @@ return function (core)
 	-- Stanzas under delivery: the core has read them in their envelope.
 	local delivering = setmetatable({}, { __mode = "k" });
 
+	-- Host of this server -> what takes a cast for it from another host.
+	local neighbours = module:shared "/*/dmuc/neighbours";
+
 	-- Room JID -> the last envelope that was carried out, for the leave-taking without the core.
 	local handled = {};
 
 	local function send_report(to, id, report)
 		module:send(st.message({ type = "normal", from = module.host, to = to, id = id }):add_child(report));
-	end
-
-	local function note_handled(room, envelope, actions)
-		if envelope.name ~= "envelope" then return; end
-		if actions[1] and actions[1][1] == "refuse" then return; end
-		local last, epoch, seq = handled[room], envelope.attr.epoch, tonumber(envelope.attr.seq);
-		if envelope:get_child("end", xml.xmlns) then
-			handled[room] = nil;
-		elseif not last or last.epoch ~= epoch or last.seq < seq then
-			handled[room] = { epoch = epoch, seq = seq };
-		end
 	end
 
 	-- Without its core the replica is as if the module were not there: envelopes are answered as any
@@ -117,9 +109,7 @@ return function (core)
 		if not ok then report_error("deliver a stanza to " .. to, err); end
 	end
 
-	function performers.deliver(action, origin, payloads)
-		local payload = payloads[action.op];
-		local to = action.to;
+	local function deliver(payload, to, origin)
 		in_burst(#to, function (first, last)
 			for i = first, last do
 				post(share(payload, to[i]), to[i], origin);
@@ -127,8 +117,13 @@ return function (core)
 		end);
 	end
 
+	function performers.deliver(action, origin, payloads) deliver(payloads[action.op], action.to, origin); end
+
 	function performers.replay(action, origin)
 		local stanzas, to = action.stanzas, action.to;
+		if not stanzas[2] then
+			return deliver(unpack(stanzas[1]), to, origin);
+		end
 		for i = 1, #to do
 			in_burst(#stanzas, function (first, last)
 				for j = first, last do
@@ -178,6 +173,8 @@ return function (core)
 
 	function performers.link_over(action) handled[action.room] = nil; end
 
+	function performers.handled(action) handled[action.room] = { epoch = action.epoch, seq = action.seq }; end
+
 	function performers.announce(action)
 		module:send(st.message({ type = "normal", from = module.host, to = action.room, id = new_id() })
 			:tag("announce", { xmlns = xml.xmlns }):up());
@@ -221,11 +218,49 @@ return function (core)
 		return true;
 	end
 
+	-- A cast of a room that has trees. It goes on to others as it came, before it is made fit for those here.
+	local function take_cast(from, element, lang, origin)
+		local passed_on, text = st.clone(element), xml.carried(element);
+		local _, described = xml.open_one(element, lang, pack, true);
+		local ok, actions = pcall(replica.cast, replica, now(), from, element, described, text);
+		if not ok then return break_off(actions); end
+		for _, domain in ipairs(actions.relays or {}) do
+			if neighbours[domain] then
+				neighbours[domain](module.host, st.clone(passed_on), lang, origin);
+			else
+				module:send(st.message({ type = "normal", from = module.host, to = domain, id = new_id() }):add_child(st.clone(passed_on)));
+			end
+		end
+		perform(actions, origin);
+	end
+
+	-- Another host of this server has no stream that it could come over.
+	neighbours[module.host] = function (from, element, lang, origin)
+		module:add_timer(0, function ()
+			if not broken and neighbours[module.host] then take_cast(from, element, lang, origin); end
+		end);
+	end;
+
+	-- From the room or from another replica.
+	local function relayed(event_data, element)
+		local stanza, origin = event_data.stanza, event_data.origin;
+		local from, to = stanza.attr.from, stanza.attr.to;
+		local domain = from and (s_match(from, "^[^@/]+$") or s_match(from, "^[^@/]+@([^@/]+)$"));
+		if to ~= module.host or not domain or not is_from_server(origin, domain) then return; end
+		take_cast(from, element, stanza.attr["xml:lang"], origin);
+		return true;
+	end
+
+	-- Elements that only a room sends.
+	local from_room = { envelope = true, newest = true, resume = true };
+
 	module:hook("message/host", function (event_data)
 		local stanza = event_data.stanza;
 		if stanza.attr.type == "error" then return returned(event_data); end
-		local envelope = stanza:get_child("envelope", xml.xmlns) or stanza:get_child("resume", xml.xmlns);
+		local envelope = stanza:get_child(nil, xml.xmlns);
 		if not envelope or broken or (stanza.attr.type or "normal") ~= "normal" then return; end
+		if envelope.name == "relayed" then return relayed(event_data, envelope); end
+		if not from_room[envelope.name] then return; end
 		local room = room_of(event_data);
 		if not room then return; end
 		local payloads, described = xml.open(envelope, stanza.attr["xml:lang"], pack);
@@ -234,7 +269,6 @@ return function (core)
 			break_off(actions);
 			return; -- mod_message's answer tells the room that the envelope was not taken
 		end
-		note_handled(room, envelope, actions);
 		perform(actions, event_data.origin, payloads);
 		return true;
 	end, 1000);
@@ -344,7 +378,10 @@ return function (core)
 
 	function role.start() begin(rebuild); end
 
-	function role.unload() stop_writing(); end
+	function role.unload()
+		neighbours[module.host] = nil;
+		stop_writing();
+	end
 
 	function role.stop()
 		if broken then return; end

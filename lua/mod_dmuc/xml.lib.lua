@@ -235,28 +235,39 @@ local function is_sound(stanza)
 		and (#stanza.tags == 1 or attr.type == "result" or attr.type == "error");
 end
 
---- Takes the stanzas out of an envelope: `payloads[n]` is the one in the n-th operation, and
--- `described[n]` what the core wants to know of it, packed if it is to be kept. An operation that carries anything else than one
--- stanza gets none, which the core refuses.
--- `lang` is that of the stanza around the envelope: a carried one has it by inheritance if it has none of
+--- The one stanza in an element and, for the core, what is to be known of it, packed if `keep`. Nothing for anything else.
+-- `lang` is that of the stanza around it: a carried one has it by inheritance if it has none of
 -- its own, as Prosody gives every stanza that of its stream.
+local function open_one(element, lang, pack, keep)
+	local stanza = element.tags[1];
+	if not stanza or element.tags[2] or stanza.attr.xmlns ~= xmlns_client or not is_sound(stanza) then return; end
+	unwrap(stanza);
+	stanza.attr["xml:lang"] = stanza.attr["xml:lang"] or lang;
+	return stanza, { facts(stanza), stanza.attr.from, stanza.attr.to ~= nil, keep and pack(stanza) or nil };
+end
+
+--- Takes the stanzas out of an envelope: `payloads[n]` is the one in the n-th operation, and
+-- `described[n]` what the core wants to know of it. An operation that carries anything else than one
+-- stanza gets none, which the core refuses.
 local function open(envelope, lang, pack)
 	local payloads, described, n = {}, {}, 0;
 	local tags = envelope.tags;
+	-- On a link that lies in a room stream it may have to wait.
+	local waits = envelope.attr.nth;
 	for i = 1, #tags do
 		local op = tags[i];
 		if op.attr.xmlns == xmlns_dmuc then
 			n = n + 1;
-			local stanza = op.tags[1];
-			if stanza and not op.tags[2] and stanza.attr.xmlns == xmlns_client and is_sound(stanza) then
-				unwrap(stanza);
-				stanza.attr["xml:lang"] = stanza.attr["xml:lang"] or lang;
-				payloads[n] = stanza;
-				described[n] = { facts(stanza), stanza.attr.from, stanza.attr.to ~= nil, op.attr.slot and pack(stanza) or nil };
-			end
+			payloads[n], described[n] = open_one(op, lang, pack, waits or op.attr.slot);
 		end
 	end
 	return payloads, described;
+end
+
+--- The text of the stanza in an element, as it came.
+local function carried(element)
+	local stanza = element.tags[1];
+	return stanza and serialize(stanza) or "";
 end
 
 return {
@@ -273,4 +284,6 @@ return {
 	unwrap = unwrap;
 	build = build;
 	open = open;
+	open_one = open_one;
+	carried = carried;
 };

@@ -158,8 +158,8 @@ describe("a carried stanza", function ()
 		return parse((tostring(stanza):gsub("^<message", "<message xmlns='jabber:server'")));
 	end
 
-	local function carry(stanza, slot)
-		local body = xml.build({ name = "envelope", attr = { seq = "1" }, { name = "enter", attr = { i = "1" } },
+	local function carry(stanza, slot, nth)
+		local body = xml.build({ name = "envelope", attr = { seq = "1", nth = nth }, { name = "enter", attr = { i = "1" } },
 			{ name = "cast", attr = { slot = slot }, payload = 1 } }, function () return stanza; end);
 		local carrier = over_stream(st.message { from = "r@c", to = "b" }:add_child(body));
 		return xml.open(carrier:get_child("envelope", xml.xmlns), nil, pack);
@@ -184,6 +184,18 @@ describe("a carried stanza", function ()
 		assert.equal(xml.serialize(stanza), xml.serialize(kept));
 		assert.equal(xml.serialize(payloads[2]), xml.serialize(kept));
 		assert.is_nil(select(2, carry(stanza))[2][4]);
+		assert.equal(described[2][4], select(2, carry(stanza, nil, "1"))[2][4], "it may have to wait");
+	end);
+
+	it("has the text that its room has signed", function ()
+		local stanza = st.message { from = "r@c/n", ["xml:lang"] = "de" }:body("a<b"):tag("x", { xmlns = "urn:x" }):tag("y"):up():up()
+			:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):tag("message", { xmlns = "jabber:client" }):text_tag("body", "c"):up():up();
+		local body = xml.build({ name = "relayed", attr = { room = "r@c" }, payload = 1 }, function () return stanza; end);
+		local relayed = over_stream(st.message { from = "a", to = "b" }:add_child(body)):get_child("relayed", xml.xmlns);
+		assert.equal(xml.serialize(stanza), xml.carried(relayed));
+		local opened, described = xml.open_one(relayed, "en", pack, true);
+		assert.equal(xml.serialize(stanza), xml.serialize(opened));
+		assert.equal(xml.serialize(stanza), xml.serialize(unpack(described[4])));
 	end);
 
 	it("keeps the namespace of a stanza that it forwards", function ()

@@ -126,6 +126,15 @@ pub enum Action {
         /// Bare JID of the room.
         room: Arc<str>,
     },
+    /// \[handled\] The link has come this far: what to tell the room should this core fail.
+    Handled {
+        /// Bare JID of the room.
+        room: Arc<str>,
+        /// Epoch of the link.
+        epoch: String,
+        /// Newest envelope that was carried out.
+        seq: u64,
+    },
     /// \[consent_changed\] A consent record is new, changed or gone: copy it to where it survives.
     ConsentChanged {
         /// Bare JID of the room.
@@ -140,23 +149,14 @@ pub enum Action {
     },
 }
 
-/// A cast to be passed on to other replicas: one `<message type='normal'>` from the own domain to each,
-/// with this element (`docs/protocol.md`, section 8.7).
-#[derive(Clone, Debug)]
-pub struct Relay {
-    /// Bare domains.
-    pub to: Vec<Arc<str>>,
-    /// The `<relayed/>`, with its stanza as it was in [`crate::Incoming::packed`].
-    pub body: Element<Arc<[u8]>>,
-}
-
 /// What one call gives back.
 #[derive(Clone, Debug, Default)]
 pub struct Actions {
     /// To be carried out in this order.
     pub list: Vec<Action>,
-    /// Only of [`crate::Replica::cast`]: to be sent at once, in any order. Empty without room trees.
-    pub relays: Vec<Relay>,
+    /// Only of [`crate::Replica::cast`]: bare domains to which the same `<relayed/>` is to be passed on at
+    /// once, in one `<message type='normal'>` from the own domain to each (`docs/protocol.md`, section 8.7).
+    pub relays: Vec<Arc<str>>,
     /// When to call `tick`, if that moved forward.
     pub wake: Option<Millis>,
 }

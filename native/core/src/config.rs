@@ -162,6 +162,13 @@ options! {
     max_links: Count 10000, 1..=1000000;
     /// Links that a replica accepts from one domain.
     max_links_per_domain: Count 2000, 1..=1000000;
+    /// Linked domains of a room from which on its casts go by a tree, until there are less than half as
+    /// many, if its members may see real JIDs; 0: never; 1: in each room, for tests.
+    tree_domains: Count 0, 0..=100000;
+    /// Domains to which a room with a tree, and each of its relays, sends the casts of a class.
+    tree_fanout: Count 16, 1..=1000;
+    /// Domains to which the replica passes casts of a class on, for each room; 0: to none.
+    tree_children: Count 16, 0..=1000;
     /// Consent records of one session.
     max_consents_per_session: Count 500, 1..=1000000;
     /// Consent records of a replica.

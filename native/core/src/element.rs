@@ -1,9 +1,9 @@
 //! XML of the dmuc vocabulary, without an XML library: the hosts have parsed and will write it.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crate::Facts;
-use crate::tree::Digest;
+use crate::tree::{Digest, canonical};
 
 /// An element in the dmuc namespace. `P` is what stands for a carried stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +90,8 @@ pub(crate) struct Inner {
     facts: Facts,
     nick: Arc<str>,
     digest: u128,
-    /// What a room stream signs.
-    canonical: Option<Digest>,
+    /// What a room stream signs, once it was asked for.
+    canonical: OnceLock<Option<Digest>>,
 }
 
 /// A [`Payload`] that may be gone.
@@ -100,20 +100,13 @@ pub(crate) type Former = Weak<Inner>;
 impl Payload {
     pub(crate) fn new(id: u64, bytes: Vec<u8>, facts: Facts, nick: &str, digest: u128) -> Self {
         let bytes = bytes.into_boxed_slice();
-        let canonical = None;
+        let canonical = OnceLock::new();
         Payload(Arc::new(Inner { id, bytes, facts, nick: nick.into(), digest, canonical }))
     }
 
-    /// The same with the digest of its canonical form; only before it is shared.
-    pub(crate) fn with_canonical(mut self, digest: Digest) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.canonical = Some(digest);
-        }
-        self
-    }
-
+    /// The digest of its canonical form, if it has one.
     pub(crate) fn canonical(&self) -> Option<Digest> {
-        self.0.canonical
+        *self.0.canonical.get_or_init(|| canonical(self.bytes()).ok())
     }
 
     pub(crate) fn downgrade(&self) -> Former {

@@ -48,7 +48,7 @@ mod time;
 pub mod tree;
 pub mod view;
 
-pub use action::{Action, Actions, Relay};
+pub use action::{Action, Actions};
 pub use audience::Class;
 pub use config::{Config, ConfigError, Options, Shared, Unit};
 pub use counters::{Counter, Counters};
@@ -66,4 +66,4 @@ pub use time::Millis;
 pub const NS: &str = "urn:xmpp:tmp:dmuc:1";
 
 /// Number of the interface between core and wrappers; both sides compare it at load.
-pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 7 };
+pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 8 };

@@ -98,7 +98,7 @@ fn every_option_is_there_with_its_default_and_range() {
         let name = format!("`{}`", option.name);
         let default = option.default.to_string();
         assert_eq!(row[..5], [&name, &default, &range, unit, option.doc.trim()], "{name}");
-        assert!(["at once", "new links"].contains(&row[6]), "{name}: {}", row[6]);
+        assert!(["at once", "new links", "new trees"].contains(&row[6]), "{name}: {}", row[6]);
         assert!(row[7].ends_with('.'), "{name}: {}", row[7]);
     }
 }

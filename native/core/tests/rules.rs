@@ -593,9 +593,10 @@ fn after_its_own_end_a_session_gets_nothing_more() {
     assert_eq!(delivered(&replica.envelope(Millis(2), ROOM, "id", &end).list), 1);
     let actions = replica.envelope(Millis(3), ROOM, "id", &cast(2)).list;
     assert_eq!(delivered(&actions), 0);
-    let Some(Action::Report { body, .. }) = actions.first() else { panic!("{actions:?}") };
+    let Some(Action::Report { body, .. }) = actions.get(1) else { panic!("{actions:?}") };
     assert_eq!(body.children[0].name, "refuse");
     assert_eq!(body.children[0].attr("seq"), Some("2"));
+    let [Action::Handled { seq: 2, .. }, ..] = actions[..] else { panic!("{actions:?}") };
 }
 
 #[test]

@@ -4,9 +4,8 @@ mod sim;
 
 use std::collections::BTreeSet;
 
-use dmuc_core::Counter;
-use dmuc_core::tree::{Mode, TreeOptions};
-use sim::wood::{FORCED, bodies, fill, grown, levels, overtake, received, say, session, sum, wood};
+use dmuc_core::{Config, Counter};
+use sim::wood::{bodies, fill, grown, levels, overtake, received, say, session, sum, wood};
 
 #[test]
 fn the_room_sends_a_message_to_its_children_only() {
@@ -20,27 +19,13 @@ fn the_room_sends_a_message_to_its_children_only() {
 }
 
 #[test]
-fn without_options_nobody_says_a_word_of_trees() {
-    for options in [None, Some(TreeOptions::default())] {
+fn unless_the_room_wants_trees_nobody_says_a_word_of_them() {
+    for grows in [false, true] {
         let mut world = sim::World::new(1, &sim::wood::DOMAINS, &[("retry_min", 1000)]);
-        if let Some(options) = options {
-            world.grow(options);
+        if grows {
+            world.grow();
         }
-        for n in 0..12 {
-            let (home, name) = session(n);
-            world.homes[home].join(world.now, &name, &format!("n{n}"));
-            world.settle();
-            for home in 0..world.homes.len() {
-                world.pass(100);
-                let is_tree = |name: &str| ["nth", "trees", "after"].contains(&name);
-                for up in &world.homes[home].up {
-                    if let sim::Up::Result { body: Some(body), .. } = up {
-                        assert!(!body.attrs.iter().any(|(name, _)| is_tree(name)));
-                    }
-                }
-            }
-        }
-        world.quiet();
+        fill(&mut world);
         say(&mut world, 3);
         for home in 0..world.homes.len() {
             let bodies = bodies(&world, home);
@@ -56,9 +41,8 @@ fn without_options_nobody_says_a_word_of_trees() {
 
 #[test]
 fn a_replica_that_offers_nothing_is_served_directly() {
-    let mut world = wood(1, FORCED, &[]);
-    world.homes[3].replica =
-        Some(dmuc_core::Replica::new(sim::wood::DOMAINS[3], 9, world.homes[3].shared.clone()));
+    let mut world = wood(1, &[]);
+    world.homes[3].is_older = true;
     fill(&mut world);
     say(&mut world, 2);
     world.quiet();
@@ -74,9 +58,10 @@ fn a_replica_that_offers_nothing_is_served_directly() {
 
 #[test]
 fn who_does_not_relay_has_no_children() {
-    let mut world = wood(1, FORCED, &[]);
+    let mut world = wood(1, &[]);
     for home in 0..5 {
-        world.homes[home].grow(TreeOptions { relay: false, ..FORCED });
+        let config = &world.homes[home].shared.config;
+        config.set(&Config { tree_children: 0, ..config.get() });
     }
     fill(&mut world);
     say(&mut world, 0);
@@ -249,7 +234,7 @@ fn what_is_cast_while_a_link_is_held_comes_once_whoever_passes_it_on() {
 #[test]
 fn a_relay_that_knows_nothing_of_a_held_link_does_no_harm() {
     // Each has one child, so that most relays hear of their children later than of casts.
-    let mut world = wood(1, TreeOptions { fanout: 1, ..FORCED }, &[]);
+    let mut world = wood(1, &[("tree_fanout", 1)]);
     fill(&mut world);
     say(&mut world, 0);
     world.quiet();
@@ -310,7 +295,7 @@ fn a_relay_that_dies_takes_nobody_with_it() {
 
 #[test]
 fn a_room_that_shrinks_goes_back_to_one_level() {
-    let mut world = wood(1, TreeOptions { mode: Mode::From(5), ..FORCED }, &[]);
+    let mut world = wood(1, &[("tree_domains", 5)]);
     if let Some(room) = &mut world.primary {
         room.may_show_domains(true);
     }
@@ -349,7 +334,7 @@ fn a_room_that_shrinks_goes_back_to_one_level() {
 
 #[test]
 fn without_the_owners_word_nobody_learns_of_other_domains() {
-    let mut world = wood(1, TreeOptions { mode: Mode::From(2), ..FORCED }, &[]);
+    let mut world = wood(1, &[("tree_domains", 2)]);
     fill(&mut world);
     let (near, far) = levels(&mut world);
     assert_eq!((near.len(), far.len()), (6, 0));

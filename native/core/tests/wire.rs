@@ -5,7 +5,8 @@ mod sim;
 
 use std::collections::BTreeSet;
 
-use dmuc_core::{Element, Facts, NS, Payload};
+use dmuc_core::{Config, Element, Facts, NS, Payload};
+use sim::wood::{session, wood};
 use sim::{Down, Up, World};
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom;
@@ -22,6 +23,14 @@ struct Envelope {
     seq: u64,
     #[xml(attribute(default))]
     refusals: Option<u64>,
+    #[xml(attribute(default))]
+    nth: Option<u64>,
+    #[xml(attribute(default))]
+    after: Option<String>,
+    #[xml(attribute(default))]
+    covers: Option<String>,
+    #[xml(attribute(default))]
+    full: Option<u8>,
     #[xml(child(n = ..))]
     ops: Vec<Op>,
 }
@@ -86,6 +95,76 @@ enum Op {
     },
     #[xml(name = "end")]
     End,
+    #[xml(name = "stream")]
+    Stream {
+        #[xml(attribute)]
+        name: String,
+        #[xml(attribute)]
+        key: String,
+        #[xml(attribute)]
+        secret: String,
+        #[xml(attribute)]
+        from: String,
+        #[xml(attribute(default))]
+        full: Option<u8>,
+    },
+    #[xml(name = "alone")]
+    Alone,
+    #[xml(name = "parent")]
+    Parent {
+        #[xml(attribute)]
+        class: String,
+        #[xml(attribute(default))]
+        domain: Option<String>,
+    },
+    #[xml(name = "child")]
+    Child {
+        #[xml(attribute)]
+        class: String,
+        #[xml(attribute)]
+        domain: String,
+    },
+    #[xml(name = "orphan")]
+    Orphan {
+        #[xml(attribute)]
+        class: String,
+        #[xml(attribute)]
+        domain: String,
+    },
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "relayed")]
+struct Relayed {
+    #[xml(attribute)]
+    room: String,
+    #[xml(attribute)]
+    stream: String,
+    #[xml(attribute)]
+    class: String,
+    #[xml(attribute = "n")]
+    number: u64,
+    #[xml(attribute)]
+    other: u64,
+    #[xml(attribute(default))]
+    only: Option<String>,
+    #[xml(attribute(default))]
+    tags: Option<String>,
+    #[xml(attribute(default))]
+    signature: Option<String>,
+    #[xml(attribute(default))]
+    nth: Option<u64>,
+    #[xml(element)]
+    payload: minidom::Element,
+}
+
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = SCHEMA, name = "newest")]
+struct Newest {
+    #[xml(attribute)]
+    epoch: String,
+    #[xml(attribute)]
+    at: String,
 }
 
 #[derive(FromXml, AsXml, Debug)]
@@ -127,6 +206,8 @@ struct Accept {
     slots: u64,
     #[xml(attribute = "slot-bytes")]
     slot_bytes: u64,
+    #[xml(attribute)]
+    trees: u64,
     #[xml(child(n = ..))]
     refused: Vec<Unserved>,
 }
@@ -174,6 +255,20 @@ enum Said {
     Ask,
     #[xml(name = "bye")]
     Bye,
+    #[xml(name = "missing")]
+    Missing {
+        #[xml(attribute)]
+        class: String,
+        #[xml(attribute)]
+        first: u64,
+        #[xml(attribute)]
+        last: u64,
+    },
+    #[xml(name = "complaint")]
+    Complaint {
+        #[xml(attribute)]
+        class: String,
+    },
 }
 
 #[derive(FromXml, AsXml, Debug)]
@@ -205,6 +300,62 @@ fn read<T: FromXml>(element: &Element<Payload>) -> T {
     xso::from_bytes(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// A position in a room stream: two numbers.
+fn is_position(text: &str) -> bool {
+    text.split_once(' ').is_some_and(|(a, f)| a.parse::<u64>().is_ok() && f.parse::<u64>().is_ok())
+}
+
+fn is_class(text: &str) -> bool {
+    ["anonymous", "full"].contains(&text)
+}
+
+/// So many bytes in hexadecimal digits, in lower case.
+fn is_hex(text: &str, bytes: usize) -> bool {
+    text.len() == 2 * bytes && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// What room trees say in an envelope.
+fn read_part(op: &Op) -> &'static str {
+    match op {
+        Op::Stream { name, key, secret, from, full } => {
+            assert!(!name.is_empty() && is_hex(key, 32) && is_hex(secret, 32) && is_position(from));
+            assert!(full.is_none_or(|full| full == 1));
+            "stream"
+        }
+        Op::Alone => "alone",
+        Op::Parent { class, domain } => {
+            assert!(is_class(class) && domain.as_ref().is_none_or(|name| name.ends_with(".test")));
+            "parent"
+        }
+        Op::Child { class, domain } => {
+            assert!(is_class(class) && domain.ends_with(".test"));
+            "child"
+        }
+        Op::Orphan { class, domain } => {
+            assert!(is_class(class) && domain.ends_with(".test"));
+            "orphan"
+        }
+        _ => "",
+    }
+}
+
+fn read_relayed(body: &Element<Payload>) -> &'static str {
+    let relayed: Relayed = read(body);
+    assert!(relayed.room == sim::ROOM && is_class(&relayed.class) && relayed.number > 0);
+    assert!(relayed.only.is_none_or(|class| is_class(&class)) && !relayed.stream.is_empty());
+    assert!(relayed.payload.is("message", "jabber:client"));
+    let tags = relayed.tags.unwrap_or_default();
+    assert!(tags.split(' ').all(|tag| tag.is_empty() || is_hex(tag, 16)), "{tags}");
+    match (relayed.signature, relayed.nth) {
+        (Some(signature), None) => {
+            assert!(is_hex(&signature, 64));
+            "signed"
+        }
+        (None, Some(_)) => "unsigned",
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A list of slots as the schema has it.
 fn is_list(slots: &str) -> bool {
     slots.split(' ').flat_map(|part| part.splitn(2, '-')).all(|slot| slot.parse::<u64>().is_ok())
@@ -221,8 +372,21 @@ fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
                 assert!(id.contains(&resume.epoch) && resume.number > 0);
                 met.insert("resume");
             }
+            Down::Envelope { body, .. } if body.name == "relayed" => {
+                met.insert(read_relayed(body));
+            }
+            Down::Envelope { body, .. } if body.name == "newest" => {
+                let Newest { epoch, at } = read(body);
+                assert!(!epoch.is_empty() && is_position(&at));
+                met.insert("newest");
+            }
             Down::Envelope { id, body } => {
                 let envelope: Envelope = read(body);
+                if let Some(nth) = envelope.nth {
+                    assert!(nth > 0 && is_position(&envelope.after.expect("a place")));
+                    assert!(envelope.covers.is_none_or(|place| is_position(&place)));
+                    assert!(envelope.full.is_none_or(|full| full < 2));
+                }
                 assert!(id.contains(&envelope.epoch) && id.ends_with(&envelope.seq.to_string()));
                 for op in envelope.ops {
                     match op {
@@ -237,7 +401,9 @@ fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
                             assert!(is_list(&slots), "{slots}");
                             met.insert("drop");
                         }
-                        _ => {}
+                        part => {
+                            met.insert(read_part(&part));
+                        }
                     }
                 }
             }
@@ -272,6 +438,14 @@ fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
                         }
                         Said::Ask => {
                             met.insert("ask");
+                        }
+                        Said::Missing { class, first, last } => {
+                            assert!(is_class(&class) && 0 < first && first <= last);
+                            met.insert("missing casts");
+                        }
+                        Said::Complaint { class } => {
+                            assert!(is_class(&class));
+                            met.insert("complaint");
                         }
                         _ => {}
                     }
@@ -381,9 +555,79 @@ fn everything_on_the_wire_is_of_the_schema() {
     world.quiet();
     world.unload_primary();
     assert!(read_all(&world, &mut met) > 0, "the links end");
+    met.remove("");
     let all = ["ask", "drop", "dropped", "missing", "replay", "resume", "resumed"];
     assert_eq!(met.into_iter().collect::<Vec<_>>(), all);
     // The schema says what the constants say.
     assert_eq!(SCHEMA, NS);
     assert_eq!(Facts::default(), Facts(0));
+}
+
+#[test]
+fn what_trees_say_is_of_the_schema() {
+    let mut world = wood(1, &[]);
+    let mut met = BTreeSet::new();
+    for n in 0..12 {
+        let (home, name) = session(n);
+        world.homes[home].join(world.now, &name, &format!("n{n}"));
+        wander(&mut world, &mut met);
+    }
+    world.homes[2].is_hostile = true;
+    for n in 0..60u8 {
+        let copies = match n % 7 {
+            0 => world.muc.away(&session(n % 12).1),
+            1 => world.muc.toggle(&session(n % 5).1),
+            _ => world.muc.say(&session(n % 12).1),
+        };
+        world.happen(copies);
+        read_all(&world, &mut met);
+        for home in 0..world.homes.len() {
+            // What others pass on is lost now and then.
+            if n % 5 == 0 {
+                world.homes[home].aside.clear();
+            }
+        }
+        wander(&mut world, &mut met);
+    }
+    // Nobody answers.
+    let copies = world.muc.say(&session(0).1);
+    world.happen(copies);
+    for _ in 0..8 {
+        world.pass(500);
+        read_all(&world, &mut met);
+    }
+    // The room has no trees any more.
+    world.shared.config.set(&Config { tree_domains: 0, ..world.shared.config.get() });
+    let copies = world.muc.say(&session(0).1);
+    world.happen(copies);
+    wander(&mut world, &mut met);
+    let all = [
+        "alone",
+        "child",
+        "complaint",
+        "missing casts",
+        "newest",
+        "orphan",
+        "parent",
+        "signed",
+        "stream",
+    ];
+    assert!(all.iter().all(|name| met.contains(name)), "{met:?}");
+}
+
+/// Things arrive one after the other, and time goes by.
+fn wander(world: &mut World, met: &mut BTreeSet<&'static str>) {
+    for _ in 0..12 {
+        for home in 0..world.homes.len() {
+            while world.arrive_down(home) {
+                read_all(world, met);
+            }
+            while world.arrive_aside(home, 0) {}
+            while world.arrive_up(home) {
+                read_all(world, met);
+            }
+        }
+        world.pass(400);
+        read_all(world, met);
+    }
 }

@@ -67,3 +67,10 @@ pub fn element(table: &LuaTable, payloads: Option<&LuaTable>) -> LuaResult<Eleme
     }
     Ok(element)
 }
+
+/// The same for an element that carries one stanza itself.
+pub fn carrier(table: &LuaTable, described: Option<&LuaTable>) -> LuaResult<Element<Incoming>> {
+    let mut element = read(table, DEPTH)?;
+    element.payload = described.map(incoming).transpose()?;
+    Ok(element)
+}

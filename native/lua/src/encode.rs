@@ -127,6 +127,12 @@ fn action(lua: &Lua, token: Token<'_>, from: &Action) -> LuaResult<LuaTable> {
             to.raw_set("room", &**room)?;
             "link_over"
         }
+        Action::Handled { room, epoch, seq } => {
+            to.raw_set("room", &**room)?;
+            to.raw_set("epoch", epoch.as_str())?;
+            to.raw_set("seq", *seq)?;
+            "handled"
+        }
         Action::ConsentChanged { room, session } => {
             to.raw_set("room", &**room)?;
             to.raw_set("session", &**session)?;
@@ -146,6 +152,9 @@ pub fn actions(lua: &Lua, token: Token<'_>, from: &Actions) -> LuaResult<LuaTabl
     let to = lua.create_table_with_capacity(from.list.len(), 1)?;
     for each in &from.list {
         to.raw_push(action(lua, token, each)?)?;
+    }
+    if !from.relays.is_empty() {
+        to.raw_set("relays", jids(lua, &from.relays)?)?;
     }
     if let Some(wake) = from.wake {
         to.raw_set("wake", wake.0)?;

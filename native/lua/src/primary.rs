@@ -104,12 +104,15 @@ fn with_copies<R>(
 
 pub struct RoomHandle(Handle<Room>);
 
-/// `room(jid, seed, shared)`
+/// `room(jid, seed, secret, shared)`; the secret is 32 random bytes.
 pub fn room(
     _: &Lua,
-    (jid, seed, shared): (String, u64, LuaUserDataRef<SharedHandle>),
+    (jid, seed, secret, shared): (String, u64, LuaString, LuaUserDataRef<SharedHandle>),
 ) -> LuaResult<RoomHandle> {
-    let room = Room::new(&jid, seed, shared.0.clone()).map_err(LuaError::external)?;
+    let secret = secret.as_bytes().as_ref().try_into();
+    let secret = secret.map_err(|_| LuaError::runtime("dmuc: a secret has 32 bytes"))?;
+    let mut room = Room::new(&jid, seed, shared.0.clone()).map_err(LuaError::external)?;
+    room.grow(secret);
     Ok(RoomHandle(Handle::new(room)))
 }
 
@@ -206,6 +209,10 @@ impl LuaUserData for RoomHandle {
             let jids = jids.iter().map(LuaString::to_str).collect::<LuaResult<Vec<_>>>()?;
             let jids: Vec<&str> = jids.iter().map(|jid| &**jid).collect();
             this.act(lua, |room| room.occupants(millis(now), &jids))
+        });
+        // may_show_domains(yes): the owner says that members may learn of each other's domains.
+        methods.add_method_mut("may_show_domains", |_, this, yes: bool| {
+            this.0.call(|room| room.may_show_domains(yes))
         });
         methods.add_method_mut("tick", |lua, this, now: u64| {
             this.act(lua, |room| room.tick(millis(now)))

@@ -91,6 +91,23 @@ impl LuaUserData for ReplicaHandle {
                 this.act(lua, |replica| replica.envelope(millis(now), &from, &id, &envelope))
             },
         );
+        // cast(now, from, relayed, described, xml): `xml` is its stanza as it came. Among the actions is
+        // `relays`, the domains to which all of `relayed` is to be passed on.
+        methods.add_method_mut(
+            "cast",
+            |lua,
+             this,
+             (now, from, relayed, described, xml): (
+                u64,
+                String,
+                LuaTable,
+                Option<LuaTable>,
+                LuaString,
+            )| {
+                let relayed = decode::carrier(&relayed, described.as_ref())?;
+                this.act(lua, |replica| replica.cast(millis(now), &from, &relayed, &xml.as_bytes()))
+            },
+        );
         methods.add_method_mut("tick", |lua, this, now: u64| {
             this.act(lua, |replica| replica.tick(millis(now)))
         });

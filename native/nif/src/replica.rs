@@ -2,10 +2,10 @@
 
 use dmuc_core::{Bounce, Facts, Millis, Replica};
 use parking_lot::Mutex;
-use rustler::{Atom, Encoder, Env, NifResult, Resource, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term};
 
 use crate::SharedHandle;
-use crate::terms::{actions, atoms, element_in, jid};
+use crate::terms::{actions, atoms, carrier_in, element_in, jid};
 
 pub(crate) struct ReplicaHandle(pub Mutex<Replica>);
 
@@ -169,6 +169,20 @@ fn envelope<'a>(
 ) -> NifResult<Term<'a>> {
     let (from, body) = (jid(from)?, element_in(body.0, body.1)?);
     Ok(actions(env, &replica.0.lock().envelope(Millis(now), &from, id, &body)))
+}
+
+/// `Relayed` is `{Xmlel, Payload}`, and `Xml` the stanza in it as this server writes it.
+#[rustler::nif]
+fn replica_cast<'a>(
+    env: Env<'a>,
+    replica: Handle,
+    now: u64,
+    from: Term<'a>,
+    relayed: (Term<'a>, Term<'a>),
+    xml: Binary<'a>,
+) -> NifResult<Term<'a>> {
+    let (from, relayed) = (jid(from)?, carrier_in(relayed.0, relayed.1)?);
+    Ok(actions(env, &replica.0.lock().cast(Millis(now), &from, &relayed, xml.as_slice())))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]

@@ -18,16 +18,19 @@ impl std::panic::RefUnwindSafe for RoomHandle {}
 
 type Handle = ResourceArc<RoomHandle>;
 
-/// `{ok, Room}` or `{error, Text}`.
+/// `{ok, Room}` or `{error, Text}`. `Secret` is 32 random bytes.
 #[rustler::nif]
 fn room_new<'a>(
     env: Env<'a>,
     room: Term<'a>,
     seed: u64,
+    secret: Binary<'a>,
     shared: ResourceArc<SharedHandle>,
 ) -> NifResult<Term<'a>> {
+    let secret = secret.as_slice().try_into().map_err(|_| Error::BadArg)?;
     Ok(match Room::new(&jid(room)?, seed, shared.0.clone()) {
-        Ok(room) => {
+        Ok(mut room) => {
+            room.grow(secret);
             let handle = RoomHandle(Mutex::new(room), Mutex::default());
             (atoms::ok(), ResourceArc::new(handle)).encode(env)
         }

@@ -16,7 +16,7 @@ pub(crate) mod atoms {
         yes, no, unknown, query, wait,
         pass, hold, hold_all, pass_poll, all, refused,
         plain, envelope, setup, ask_support, support_seen, forget_support, fail,
-        deliver, replay, report, refuse, result, setup_error, evict, depart, link_over, consent_changed, announce,
+        deliver, replay, report, refuse, result, setup_error, evict, depart, link_over, handled, relay, consent_changed, announce,
         text, number, counter, gauge, document,
     }
 }
@@ -141,15 +141,27 @@ fn joined<'a>(env: Env<'a>, stanzas: &[Arc<[u8]>]) -> Term<'a> {
 pub(crate) fn element_in(term: Term<'_>, payloads: Term<'_>) -> NifResult<Element<Incoming>> {
     let mut element = read(term, 0)?;
     for (child, payload) in element.children.iter_mut().zip(payloads.decode::<ListIterator>()?) {
-        if payload.is_tuple() {
-            let (facts, from, has_to, packed): (u32, &str, bool, Term) = payload.decode()?;
-            let packed = packed.decode::<Binary>().ok().map(|packed| packed.as_slice().into());
-            let (facts, from) = (Facts(facts), from.to_owned());
-            child.children.clear();
-            child.payload = Some(Incoming { facts, from, has_to, packed });
-        }
+        carry(child, payload)?;
     }
     Ok(element)
+}
+
+/// The same for an element that carries one stanza itself.
+pub(crate) fn carrier_in(term: Term<'_>, payload: Term<'_>) -> NifResult<Element<Incoming>> {
+    let mut element = read(term, DEPTH)?;
+    carry(&mut element, payload)?;
+    Ok(element)
+}
+
+fn carry(element: &mut Element<Incoming>, payload: Term<'_>) -> NifResult<()> {
+    if payload.is_tuple() {
+        let (facts, from, has_to, packed): (u32, &str, bool, Term) = payload.decode()?;
+        let packed = packed.decode::<Binary>().ok().map(|packed| packed.as_slice().into());
+        let (facts, from) = (Facts(facts), from.to_owned());
+        element.children.clear();
+        element.payload = Some(Incoming { facts, from, has_to, packed });
+    }
+    Ok(())
 }
 
 fn read(term: Term<'_>, depth: usize) -> NifResult<Element<Incoming>> {
@@ -230,7 +242,9 @@ fn element_out<'a>(
 
 /// `{Wake | undefined, [Action]}`.
 pub(crate) fn actions_out<'a>(env: Env<'a>, actions: &Actions, reuse: &Reuse<'a, '_>) -> Term<'a> {
-    let list: Vec<Term> = actions.list.iter().map(|a| action_out(env, a, reuse)).collect();
+    let relay = (!actions.relays.is_empty()).then(|| relay_out(env, &actions.relays));
+    let list = actions.list.iter().map(|a| action_out(env, a, reuse));
+    let list: Vec<Term> = relay.into_iter().chain(list).collect();
     match actions.wake {
         Some(wake) => (wake.0, list).encode(env),
         None => (atoms::undefined(), list).encode(env),
@@ -240,6 +254,12 @@ pub(crate) fn actions_out<'a>(env: Env<'a>, actions: &Actions, reuse: &Reuse<'a,
 /// Actions of a call that brought no payloads.
 pub(crate) fn actions<'a>(env: Env<'a>, actions: &Actions) -> Term<'a> {
     actions_out(env, actions, &Reuse { terms: &[], token: &|_| None })
+}
+
+/// `{relay, [Domain]}`: the element of this call is to be passed on.
+fn relay_out<'a>(env: Env<'a>, domains: &[Arc<str>]) -> Term<'a> {
+    let domains: Vec<&str> = domains.iter().map(|domain| &**domain).collect();
+    (atoms::relay(), domains).encode(env)
 }
 
 fn action_out<'a>(env: Env<'a>, action: &Action, reuse: &Reuse<'a, '_>) -> Term<'a> {
@@ -275,6 +295,9 @@ fn action_out<'a>(env: Env<'a>, action: &Action, reuse: &Reuse<'a, '_>) -> Term<
             (atoms::depart(), ljid(env, room), nick, ljid(env, session)).encode(env)
         }
         Action::LinkOver { room } => (atoms::link_over(), &**room).encode(env),
+        Action::Handled { room, epoch, seq } => {
+            (atoms::handled(), &**room, epoch, *seq).encode(env)
+        }
         Action::ConsentChanged { room, session } => {
             (atoms::consent_changed(), &**room, &**session).encode(env)
         }

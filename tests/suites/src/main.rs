@@ -25,6 +25,7 @@ mod runner;
 mod scene;
 mod traffic;
 mod transparency;
+mod trees;
 mod view;
 
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ fn suites(random: &random::Arguments) -> Vec<Suite> {
         ghosts::suite(),
         faults::suite(),
         cluster::suite(),
+        trees::suite(),
         hostile::suite(),
         native::suite(),
         bench::suite(),

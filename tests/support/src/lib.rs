@@ -37,4 +37,4 @@ pub use server::{Kind, Server, ServerSpec};
 pub use tokio_xmpp::minidom::{self, Element};
 pub use transcript::Transcript;
 pub use usage::Usage;
-pub use wire::{Counters, Direction, Loss, Record, Wire};
+pub use wire::{Counters, Direction, Forger, Loss, Record, Wire};

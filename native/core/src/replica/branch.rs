@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use super::envelope::carried;
 use super::{GAP, LIMIT, MALFORMED, Refusal, Replica, Says};
-use crate::action::Relay;
 use crate::tree::wire::{Mark, TreeOp, read_cast, read_newest};
 use crate::tree::{
-    Carried, Digest, Envelope, LinkKey, Merge, MergeLimits, Next, NotTaken, Position, Proof,
-    RoomLock, Source, Stream, Taken, TreeOptions,
+    Carried, Envelope, LinkKey, Merge, MergeLimits, Next, NotTaken, Position, Proof, RoomLock,
+    Source, Stream, Taken, TreeOptions, canonical,
 };
 use crate::{Action, Actions, Class, Counter, Element, Incoming, Millis, ops};
 
@@ -58,10 +57,15 @@ impl Way {
         true
     }
 
-    fn accuse(&mut self) {
-        if self.parents[0].is_some() && !std::mem::replace(&mut self.is_accused, true) {
-            self.complains = true;
-        }
+    fn parent(&self) -> &str {
+        self.parents[0].as_deref().unwrap_or_default()
+    }
+
+    /// The room is to be told of the parent, unless it was told already.
+    fn accuse(&mut self) -> bool {
+        let is_new = self.parents[0].is_some() && !std::mem::replace(&mut self.is_accused, true);
+        self.complains |= is_new;
+        is_new
     }
 }
 
@@ -105,21 +109,14 @@ impl Branch {
 }
 
 impl Replica {
-    /// From here on this domain takes part in room trees, as far as these options say. Without it none
-    /// of its links does.
-    pub fn grow(&mut self, options: TreeOptions) {
-        self.trees = Some(options.bounded());
-    }
-
     /// What the answer to a set-up offers.
     pub(super) fn offer_trees(&self) -> Option<u64> {
-        let options = self.trees.filter(|options| options.mode != crate::tree::Mode::Off)?;
-        Some(options.children() as u64)
+        Some(TreeOptions::of(&self.shared.config).children)
     }
 
     /// What an envelope has said of this domain's part. Such an operation is the only one of its envelope.
     pub(super) fn take_part(&mut self, room: &str, op: &TreeOp) -> Result<(), Refusal> {
-        let most = self.trees.map_or(0, TreeOptions::children);
+        let most = TreeOptions::of(&self.shared.config).children as usize;
         let link = self.links.get_mut(room).ok_or(MALFORMED)?;
         match op {
             TreeOp::Stream { .. } => {
@@ -226,18 +223,17 @@ impl Replica {
     }
 
     /// A `<relayed/>` in a message to the own bare domain, from the bare JID of a room or from another
-    /// domain that is authenticated on the stream. `digest` is that of its stanza in canonical form, if it
-    /// has one. It is not answered.
+    /// domain that is authenticated on the stream. `xml` is the stanza in it as the host would write it,
+    /// with or without a namespace at its root. It is not answered.
     pub fn cast(
         &mut self,
         now: Millis,
         from: &str,
         element: &Element<Incoming>,
-        digest: Option<Digest>,
+        xml: &[u8],
     ) -> Actions {
         let mut out = Vec::new();
-        let relays: Vec<Relay> =
-            self.relayed(now, from, element, digest, &mut out).into_iter().collect();
+        let relays = self.relayed(now, from, element, xml, &mut out).unwrap_or_default();
         Actions { relays, ..self.give(out) }
     }
 
@@ -246,9 +242,9 @@ impl Replica {
         now: Millis,
         from: &str,
         element: &Element<Incoming>,
-        digest: Option<Digest>,
+        xml: &[u8],
         out: &mut Vec<Action>,
-    ) -> Option<Relay> {
+    ) -> Option<Vec<Arc<str>>> {
         let room = element.attr("room")?;
         let payload = element.payload.as_ref()?;
         let size = payload.packed.as_ref()?.len();
@@ -257,8 +253,7 @@ impl Replica {
         let room = room.clone();
         let link = self.links.get_mut(&room)?;
         let branch = link.branch.as_mut().filter(|branch| !branch.is_broken)?;
-        let cast = read_cast(element, digest, size)?;
-        let (class, number) = (cast.cast.class, cast.cast.number);
+        let class = Class::parse(element.attr("class")?)?;
         let way = &mut branch.ways[class as usize];
         let source = if *from == *room { Source::Primary } else { Source::Relay };
         if source == Source::Primary {
@@ -270,6 +265,8 @@ impl Replica {
             self.shared.counters.add(Counter::StrayCasts, 1);
             return None;
         }
+        let cast = read_cast(element, canonical(xml).ok(), size)?;
+        let number = cast.cast.number;
         let is_signed = matches!(cast.proof, Proof::Signed { .. });
         let may_be_new = !way.seen.contains(&number);
         if !may_be_new {
@@ -285,16 +282,15 @@ impl Replica {
         let way = &mut branch.ways[class as usize];
         if taken == Taken::Forged {
             self.shared.counters.add(Counter::ForgedCasts, 1);
-            if way.parents[0].as_deref() == Some(from) {
+            if way.parents[0].as_deref() == Some(from) && way.accuse() {
                 log::warn!("{room}: {from} passes on what the room has not signed");
-                way.accuse();
             }
         }
         let complains = way.complains;
         let passes = is_genuine && is_signed && way.see(number) && !way.children.is_empty();
-        let relay = passes.then(|| {
+        let relays = passes.then(|| {
             self.shared.counters.add(Counter::CastsRelayed, way.children.len() as u64);
-            Relay { to: way.children.iter().cloned().collect(), body: packed(element) }
+            way.children.iter().cloned().collect()
         });
         self.go_on(now, &room, out);
         if complains {
@@ -302,7 +298,7 @@ impl Replica {
         } else if self.links.get(&room).is_some_and(|link| link.unreported > 0) {
             self.schedule(now, &room, false, out);
         }
-        relay
+        relays
     }
 
     /// The room says how far its stream is.
@@ -344,8 +340,8 @@ impl Replica {
                     *lapses = 0;
                 }
                 (*lapses, *last) = (*lapses + 1, Some(now));
-                if *lapses >= LAPSES {
-                    way.accuse();
+                if *lapses >= LAPSES && way.accuse() {
+                    log::warn!("{room}: what is to come by {} is missing", way.parent());
                 }
             }
             self.shared.counters.add(Counter::CastsMissed, missing.len() as u64);
@@ -369,17 +365,4 @@ fn as_envelope(cast: Carried<Incoming>) -> Element<Incoming> {
     let mut element = Element::new("envelope");
     element.children.push(op);
     element
-}
-
-/// As it is to be passed on: the same attributes, the stanza in the host's own form.
-fn packed(element: &Element<Incoming>) -> Element<Arc<[u8]>> {
-    Element {
-        name: element.name.clone(),
-        attrs: element.attrs.clone(),
-        children: Vec::new(),
-        payload: element
-            .payload
-            .as_ref()
-            .and_then(|payload| Some(payload.packed.as_deref()?.into())),
-    }
 }

@@ -27,8 +27,8 @@ use crate::config::Share;
 use crate::consent::{Change, Consents, Most, Record};
 use crate::ops::{self, LinkAccept, LinkOffer, Op, Report};
 use crate::time::Alarm;
+use crate::tree::Missing;
 use crate::tree::wire::NEWEST;
-use crate::tree::{Missing, TreeOptions};
 use crate::view::LinkRow;
 use crate::{Action, Actions, Counter, Element, Facts, Incoming, Millis, Shared, indexes, jid};
 
@@ -75,8 +75,6 @@ pub struct Replica {
     doubts: BTreeMap<(Arc<str>, Arc<str>), Doubt>,
     farewells: Farewells,
     alarm: Alarm,
-    /// `None` if the host does not take part in room trees.
-    trees: Option<TreeOptions>,
     closed: bool,
 }
 
@@ -130,7 +128,6 @@ impl Replica {
             doubts: BTreeMap::new(),
             farewells: Farewells::default(),
             alarm: Alarm::default(),
-            trees: None,
             closed: false,
         }
     }
@@ -576,7 +573,14 @@ impl Replica {
         if plan.end {
             self.tell_down(room, "the room has ended it");
             self.take_leave(now, room, Says::default(), out);
-        } else if let Some(part) = plan.part {
+            out.push(Action::LinkOver { room: room.clone() });
+            return Ok(());
+        }
+        if let Some(link) = self.links.get(room) {
+            let (room, epoch) = (room.clone(), link.epoch.clone());
+            out.push(Action::Handled { room, epoch, seq });
+        }
+        if let Some(part) = plan.part {
             self.take_part(room, &part)?;
         }
         Ok(())
@@ -739,9 +743,7 @@ impl Replica {
         for room in due {
             self.report(&room, Says::default(), &mut out);
         }
-        if self.trees.is_some() {
-            self.ask_for_missing(now, &mut out);
-        }
+        self.ask_for_missing(now, &mut out);
         self.listen(now, &mut out);
         let idle = expiry;
         let deserted: Vec<Arc<str>> = self

@@ -214,19 +214,13 @@ impl Room {
         crate::planted::event(&payloads);
         self.call = self.next_payload;
         let mut recalled = std::mem::take(&mut self.recalled);
-        let mut digests = self.trees.as_mut().map(|trees| std::mem::take(&mut trees.digests));
         let payloads: Vec<Option<Payload>> = payloads
             .into_iter()
-            .zip(0..)
-            .map(|(payload, position)| match payload {
+            .map(|payload| match payload {
                 PayloadIn::New { bytes, facts, nick, digest } => {
                     let id = self.next_payload;
                     self.next_payload += 1;
-                    let payload = Payload::new(id, bytes, facts, &nick, digest);
-                    Some(match digests.as_mut().and_then(|digests| digests.remove(&position)) {
-                        Some(digest) => payload.with_canonical(digest),
-                        None => payload,
-                    })
+                    Some(Payload::new(id, bytes, facts, &nick, digest))
                 }
                 PayloadIn::Known(id) => {
                     // So that a position in `payloads` stays one in ids.

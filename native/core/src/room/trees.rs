@@ -1,6 +1,6 @@
 //! Which links lie in the room stream, and who passes casts on to whom (`docs/protocol.md`, section 8).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
@@ -11,10 +11,11 @@ use super::domain::{Domain, Hold, State};
 use super::limb::{Limb, SharedStream, lock};
 use super::link::Link;
 use super::setup::{CONTROL_BYTES, random_name};
+use crate::audience::Scope;
 use crate::ops::Report;
 use crate::tree::wire::{TreeOp, write_newest};
 use crate::tree::{
-    Digest, LinkKey, Node, Parents, Patience, RoomStream, Sentence, Shape, Standings, StreamLimits,
+    LinkKey, Node, Parents, Patience, RoomStream, Sentence, Shape, Standings, StreamLimits,
     TreeOptions,
 };
 use crate::{Action, Class, Counter, Millis};
@@ -24,18 +25,19 @@ use crate::{Action, Class, Counter, Millis};
 const BEAT: u64 = 3000;
 /// Milliseconds between two answers to a replica that misses casts.
 const REPAIR_PAUSE: u64 = 100;
+/// Milliseconds for which it must have been so, or not, that all see real JIDs.
+const SETTLED: u64 = 30_000;
 /// Casts in one such answer.
 const REPAIRED: usize = 256;
 
 /// What a room needs for trees.
 pub(super) struct Trees {
-    options: TreeOptions,
     /// What all keys are made from.
     secret: [u8; 32],
-    /// Members may learn of each other's domains.
+    /// The owner says that members may learn of each other's domains.
     may_show: bool,
-    /// Canonical digests of payloads of the next event.
-    pub digests: HashMap<u32, Digest>,
+    /// Whether all remote occupants see real JIDs, and since when that is not so any more, or is anew.
+    shown: (bool, Option<Millis>),
     standings: Standings,
     nodes: u32,
     pub grown: Option<Grown>,
@@ -108,38 +110,24 @@ pub(super) fn member(domain: usize) -> Node {
 }
 
 impl Room {
-    /// From here on this room may have trees, as these options say. `secret` must be 32 random bytes that
-    /// nobody else knows. Without it the room has none, whatever replicas offer.
-    pub fn grow(&mut self, secret: [u8; 32], options: TreeOptions) {
+    /// From here on this room may have trees, as the options say. `secret` must be 32 random bytes that
+    /// nobody else knows. Without it the room has none.
+    pub fn grow(&mut self, secret: [u8; 32]) {
         self.trees = Some(Box::new(Trees {
-            options: options.bounded(),
             secret,
             may_show: false,
-            digests: HashMap::new(),
+            shown: (false, None),
             standings: Standings::new(Patience::default()),
             nodes: 0,
             grown: None,
         }));
     }
 
-    /// Whether members may learn of each other's domains: they may all see real JIDs, or the room's owner
-    /// says so. Trees that are not forced are only for such rooms.
+    /// The room's owner says whether members may learn of each other's domains. They may without him as
+    /// long as they all see real JIDs. Trees that are not forced are only for such rooms.
     pub fn may_show_domains(&mut self, may_show: bool) {
         if let Some(trees) = &mut self.trees {
             trees.may_show = may_show;
-        }
-    }
-
-    /// Whether the host is to compute the canonical digest of stanzas that go to many.
-    pub fn wants_digests(&self) -> bool {
-        self.trees.as_ref().is_some_and(|trees| trees.grown.is_some())
-    }
-
-    /// The digest of a stanza in canonical form, by its position in the `payloads` of the next
-    /// [`Room::event`]. One without goes to each replica directly.
-    pub fn canonical(&mut self, position: u32, digest: Digest) {
-        if let Some(trees) = self.trees.as_mut().filter(|trees| trees.grown.is_some()) {
-            trees.digests.insert(position, digest);
         }
     }
 
@@ -149,7 +137,9 @@ impl Room {
         let is_able =
             |domain: &&Domain| matches!(&domain.state, State::Linked(link) if link.trees.is_some());
         let able = self.domains.iter().filter(is_able).count();
-        let wants = trees.options.mode.wants(trees.grown.is_some(), able, trees.may_show);
+        let options = TreeOptions::of(&self.shared.config);
+        let may_show = trees.may_show || self.shows_jids(now, &mut trees.shown);
+        let wants = options.mode.wants(trees.grown.is_some(), able, may_show);
         let wants = wants && !self.closed;
         if !wants && let Some(grown) = trees.grown.take() {
             log::info!("{}: casts go to each domain again", self.jid);
@@ -165,7 +155,7 @@ impl Room {
             // What is not acknowledged is kept with the links.
             let limits = StreamLimits { casts: 0, bytes: 0, ..StreamLimits::default() };
             let stream = RoomStream::new(&self.jid, &epoch, &secret, limits);
-            let shape = Shape { fanout: trees.options.fanout, ..Shape::default() };
+            let shape = Shape { fanout: options.fanout, ..Shape::default() };
             let parents = [Parents::new(shape), Parents::new(shape)];
             trees.grown = Some(Grown {
                 stream: Arc::new(Mutex::new(stream)),
@@ -192,6 +182,24 @@ impl Room {
             self.alarm.by(at);
         }
         self.trees = Some(trees);
+    }
+
+    /// Whether all remote occupants see real JIDs. What has changed counts only after a while: a session
+    /// that comes in has not been shown any yet.
+    fn shows_jids(&mut self, now: Millis, (is_shown, since): &mut (bool, Option<Millis>)) -> bool {
+        let mut links = self.domains.iter().filter_map(Domain::link);
+        let is_now = links.all(|link| link.audience.seats.len(Scope::Class(Class::Anonymous)) == 0);
+        if is_now == *is_shown {
+            *since = None;
+        } else {
+            let at = *since.get_or_insert(now) + SETTLED;
+            if at <= now {
+                (*is_shown, *since) = (is_now, None);
+            } else {
+                self.alarm.by(at);
+            }
+        }
+        *is_shown
     }
 
     /// A link that may lie in the stream does from here on, and one that has left it is forgotten there.
@@ -252,6 +260,7 @@ impl Room {
     /// moved.
     fn place_domain(&mut self, now: Millis, trees: &mut Trees, number: usize) -> bool {
         let Some(grown) = &mut trees.grown else { return false };
+        let fanout = TreeOptions::of(&self.shared.config).fanout;
         let node = member(number);
         let link = match &self.domains[number].state {
             State::Linked(link) => Some(link),
@@ -272,8 +281,7 @@ impl Room {
                 None => continue,
                 Some(link) => {
                     let most = link.trees.unwrap_or(0);
-                    let may_relay =
-                        most >= trees.options.fanout as u64 && trees.standings.is_good(now, node);
+                    let may_relay = most >= fanout as u64 && trees.standings.is_good(now, node);
                     let round_trip = link.round_trip.unwrap_or(0);
                     if is_in {
                         parents.measured(node, round_trip);

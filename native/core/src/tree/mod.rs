@@ -10,7 +10,7 @@
 //!   says whether there are trees at all.
 //! * At a replica, [`Merge`] makes one stream of the casts and the envelopes of the direct link. What is
 //!   [`Taken::New`] is passed on.
-//! * Both use [`Canonical`], a stanza in a form that survives being parsed and written anew;
+//! * Both use [`canonical`], a stanza in a form that survives being parsed and written anew;
 //!   [`RoomKey`] and [`RoomLock`] for signatures; and [`LinkKey`] for barrier tags.
 
 mod barrier;
@@ -27,11 +27,11 @@ mod stream;
 pub(crate) mod wire;
 
 pub use barrier::{LinkKey, Tag};
-pub use canonical::{Canonical, CanonicalError, Digest, MAX_DEPTH};
+pub use canonical::{CanonicalError, Digest, MAX_DEPTH, canonical};
 pub use cast::{Carried, Cast, Position, Proof};
 pub use merge::{Envelope, Merge, MergeLimits, Missing, Next, NotTaken, Source, Taken};
 pub use mode::Mode;
-pub use options::TreeOptions;
+pub(crate) use options::TreeOptions;
 pub use parents::{Move, Parents, Shape};
 pub use sign::{PublicKey, RoomKey, RoomLock, Signature, Stream};
 pub use standing::{Patience, Sentence, Standings};

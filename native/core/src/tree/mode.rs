@@ -22,7 +22,7 @@ impl Mode {
             Mode::From(least) => {
                 may_show && links >= if has_trees { least.div_ceil(2) } else { least }
             }
-            Mode::Forced => true,
+            Mode::Forced => has_trees || links > 0,
         }
     }
 }
@@ -37,6 +37,10 @@ mod tests {
         assert!(!mode.wants(false, 99, true) && mode.wants(false, 100, true));
         assert!(mode.wants(true, 50, true) && !mode.wants(true, 49, true));
         assert!(!mode.wants(true, 1000, false), "nobody may learn who else is there");
-        assert!(!Mode::Off.wants(true, 1000, true) && Mode::Forced.wants(false, 1, false));
+        assert!(
+            !Mode::Off.wants(true, 1000, true)
+                && Mode::Forced.wants(false, 1, false)
+                && !Mode::Forced.wants(false, 0, true)
+        );
     }
 }

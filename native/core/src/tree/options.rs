@@ -1,35 +1,28 @@
 //! What a host wants of room trees.
 
 use super::Mode;
+use crate::Options;
 
-/// Options of room trees. They are the core's own: as long as a host does not hand them over with
-/// [`crate::Room::grow`] and [`crate::Replica::grow`], there are no trees.
+/// The options of room trees, as they are now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TreeOptions {
-    /// At a primary: which rooms have trees. At a replica: whether it takes part in any, which it
-    /// does unless this is [`Mode::Off`].
+pub(crate) struct TreeOptions {
+    /// Which rooms have trees.
     pub mode: Mode,
-    /// At a primary: children of the room and of each relay. At a replica: most children that it passes
-    /// casts on to, for each class of a room. From 1 to 1000.
+    /// Children of the room and of each relay.
     pub fanout: usize,
-    /// At a replica: whether it passes casts on to others.
-    pub relay: bool,
-}
-
-impl Default for TreeOptions {
-    fn default() -> Self {
-        TreeOptions { mode: Mode::Off, fanout: 16, relay: true }
-    }
+    /// At a replica: most children that it passes casts on to, for each class of a room.
+    pub children: u64,
 }
 
 impl TreeOptions {
-    /// The same within what is allowed.
-    pub(crate) fn bounded(self) -> Self {
-        TreeOptions { fanout: self.fanout.clamp(1, 1000), ..self }
-    }
-
-    /// Children that a replica with these options takes.
-    pub(crate) fn children(self) -> usize {
-        if self.relay { self.fanout } else { 0 }
+    pub fn of(options: &Options) -> Self {
+        let size = |n| usize::try_from(n).unwrap_or(usize::MAX);
+        let mode = match size(options.tree_domains()) {
+            0 => Mode::Off,
+            1 => Mode::Forced,
+            least => Mode::From(least),
+        };
+        let fanout = size(options.tree_fanout());
+        TreeOptions { mode, fanout, children: options.tree_children() }
     }
 }

@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use dmuc_core::tree::TreeOptions;
 use dmuc_core::{
-    Action, Actions, Config, Counter, Element, Facts, Incoming, Millis, Payload, Relay, Replica,
-    Shared,
+    Action, Actions, Config, Counter, Element, Facts, Incoming, Millis, Payload, Replica, Shared,
 };
 use fastrand::Rng;
 
-use super::{Down, ROOM, Stanza, Stream, Up, digest, incoming, number};
+use super::{Down, ROOM, Stanza, Stream, Up, bytes, incoming, number};
 
 pub struct Home {
     pub name: String,
@@ -41,12 +39,13 @@ pub struct Home {
     pub aside: VecDeque<(String, Element<u64>)>,
     /// Casts that this one is to pass on, by stanza.
     pub relays: Vec<(String, Element<u64>)>,
+    /// It does not know of trees.
+    pub is_older: bool,
     /// It does what it likes with what it is to pass on.
     pub is_hostile: bool,
     betrayals: Rng,
     /// What it has passed on so far.
     old: Vec<Element<u64>>,
-    trees: Option<TreeOptions>,
     kept: Vec<(Arc<str>, Arc<str>, String)>,
     seed: u64,
     wake: Option<Millis>,
@@ -73,31 +72,19 @@ impl Home {
             has_crashed: false,
             aside: VecDeque::new(),
             relays: Vec::new(),
+            is_older: false,
             is_hostile: false,
             betrayals: Rng::with_seed(seed),
             old: Vec::new(),
-            trees: None,
             kept: Vec::new(),
             seed,
             wake: None,
         }
     }
 
-    /// Its replica takes part in trees, and those that come after it.
-    pub fn grow(&mut self, options: TreeOptions) {
-        self.trees = Some(options);
-        if let Some(replica) = &mut self.replica {
-            replica.grow(options);
-        }
-    }
-
     fn new_replica(&mut self) -> Replica {
         self.seed += 1;
-        let mut replica = Replica::new(&self.name, self.seed, self.shared.clone());
-        if let Some(options) = self.trees {
-            replica.grow(options);
-        }
-        replica
+        Replica::new(&self.name, self.seed, self.shared.clone())
     }
 
     /// What becomes of a cast that it is to pass on.
@@ -138,6 +125,7 @@ impl Home {
         from: &str,
         body: &Element<u64>,
         stanzas: &BTreeMap<u64, Stanza>,
+        large: bool,
     ) {
         let stanza = &stanzas[&body.payload.expect("a stanza")];
         let element = Element {
@@ -152,7 +140,8 @@ impl Home {
             }),
         };
         if let Some(replica) = &mut self.replica {
-            let actions = replica.cast(now, from, &element, Some(digest(stanza.number)));
+            let actions = replica.cast(now, from, &element, &bytes(stanza.number, large));
+            self.pass_on(&actions, body);
             self.carry_out(actions, None, stanzas);
         }
     }
@@ -273,9 +262,16 @@ impl Home {
             }
             Down::Envelope { id, body } => match &mut self.replica {
                 Some(replica) if body.name == "relayed" => {
-                    let number = number(body.payload.as_ref().expect("a stanza"));
+                    let payload = body.payload.as_ref().expect("a stanza");
                     let element = incoming(&body, stanzas);
-                    let actions = replica.cast(now, ROOM, &element, Some(digest(number)));
+                    let actions = replica.cast(now, ROOM, &element, payload.bytes());
+                    let body = Element {
+                        name: body.name.clone(),
+                        attrs: body.attrs.clone(),
+                        children: Vec::new(),
+                        payload: Some(number(payload)),
+                    };
+                    self.pass_on(&actions, &body);
                     self.carry_out(actions, None, stanzas);
                 }
                 Some(replica) => {
@@ -305,6 +301,10 @@ impl Home {
         }
     }
 
+    fn pass_on(&mut self, actions: &Actions, body: &Element<u64>) {
+        self.relays.extend(actions.relays.iter().map(|to| (to.to_string(), body.clone())));
+    }
+
     fn carry_out(
         &mut self,
         actions: Actions,
@@ -312,17 +312,6 @@ impl Home {
         stanzas: &BTreeMap<u64, Stanza>,
     ) {
         self.wake = [self.wake, actions.wake].into_iter().flatten().min();
-        for Relay { to, body } in actions.relays {
-            let packed = body.payload.expect("a stanza");
-            let number = u64::from_be_bytes(packed[..].try_into().expect("a number"));
-            let body = Element {
-                name: body.name,
-                attrs: body.attrs,
-                children: Vec::new(),
-                payload: Some(number),
-            };
-            self.relays.extend(to.iter().map(|to| (to.to_string(), body.clone())));
-        }
         let answer = |body| Up::Result { id: input.expect("a set-up").0.to_owned(), body };
         for action in actions.list {
             match action {
@@ -343,7 +332,12 @@ impl Home {
                 }
                 Action::Report { body, .. } => self.up.push_back(Up::Dmuc { body }),
                 Action::Refuse { id, .. } => self.up.push_back(Up::Error { id }),
-                Action::Result { body } => self.up.push_back(answer(Some(body))),
+                Action::Result { mut body } => {
+                    if self.is_older {
+                        body.attrs.retain(|(name, _)| name != "trees");
+                    }
+                    self.up.push_back(answer(Some(body)));
+                }
                 Action::SetupError { .. } => self.up.push_back(answer(None)),
                 Action::Evict { session, .. } => {
                     self.inside.remove(&*session);
@@ -355,7 +349,9 @@ impl Home {
                 Action::Announce { .. } => {
                     self.up.push_back(Up::Dmuc { body: Element::new("announce") });
                 }
-                Action::ConsentChanged { .. } | Action::LinkOver { .. } => {}
+                Action::ConsentChanged { .. }
+                | Action::LinkOver { .. }
+                | Action::Handled { .. } => {}
                 other => panic!("not an action of a replica: {other:?}"),
             }
         }

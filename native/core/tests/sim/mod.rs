@@ -16,7 +16,6 @@ pub mod wood;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use dmuc_core::tree::{Digest, TreeOptions};
 use dmuc_core::{
     Action, Actions, Bounce, Config, Counter, Element, Facts, Incoming, Millis, Payload, PayloadIn,
     Room, Shared, Verdict, is_envelope_id, jid,
@@ -101,8 +100,8 @@ pub struct World {
     pub questions: u64,
     /// How often the core had a payload itself.
     pub recalled: u64,
-    /// Whether casts go by trees, at the primary and at those of the homes that say so.
-    trees: Option<TreeOptions>,
+    /// Whether casts may go by trees, if the options say so.
+    trees: bool,
     /// Stanzas have no canonical form.
     pub has_no_form: bool,
     /// Some stanzas are too large for an envelope of 4096 bytes.
@@ -110,7 +109,7 @@ pub struct World {
 }
 
 /// Payload bytes carry the number. Some are too large for an envelope, if so wanted.
-fn bytes(number: u64, large: bool) -> Vec<u8> {
+pub fn bytes(number: u64, large: bool) -> Vec<u8> {
     let padding = if large && number.is_multiple_of(29) { 3000 } else { 0 };
     format!("<message n='{number:05}'>{}</message>", " ".repeat(padding)).into_bytes()
 }
@@ -141,20 +140,17 @@ impl World {
             failed_alive: 0,
             questions: 0,
             recalled: 0,
-            trees: None,
+            trees: false,
             has_no_form: false,
             large: false,
         }
     }
 
-    /// Casts go by trees from here on, in new rooms and replicas too.
-    pub fn grow(&mut self, options: TreeOptions) {
-        self.trees = Some(options);
+    /// Casts may go by trees from here on, in new rooms too.
+    pub fn grow(&mut self) {
+        self.trees = true;
         if let Some(room) = &mut self.primary {
-            room.grow([7; 32], options);
-        }
-        for home in &mut self.homes {
-            home.grow(options);
+            room.grow([7; 32]);
         }
     }
 
@@ -199,7 +195,10 @@ impl World {
                 payloads.push(match known {
                     Some(id) => PayloadIn::Known(*id),
                     None => PayloadIn::New {
-                        bytes: bytes(*number, self.large),
+                        bytes: match self.has_no_form {
+                            true => format!("<message n='{number}'>").into(),
+                            false => bytes(*number, self.large),
+                        },
                         facts: *facts,
                         nick: jid::resource(from).unwrap_or_default().to_owned(),
                         digest: (*number).into(),
@@ -209,16 +208,7 @@ impl World {
             });
             copies.push((to.as_str(), token));
         }
-        let mut numbers: Vec<u64> = payloads.iter().map(number_in).collect();
-        if self.has_no_form {
-            numbers.clear();
-        }
-        self.with_primary(|room, now| {
-            for (position, number) in (0..).zip(numbers) {
-                room.canonical(position, digest(number));
-            }
-            room.event(now, payloads, &copies)
-        });
+        self.with_primary(|room, now| room.event(now, payloads, &copies));
     }
 
     /// The primary gets an input that no stream has brought.
@@ -284,7 +274,7 @@ impl World {
         }
         let nth = nth.min(home.aside.len() - 1);
         let Some((from, body)) = home.aside.remove(nth) else { return false };
-        home.receive_aside(self.now, &from, &body, &self.stanzas);
+        home.receive_aside(self.now, &from, &body, &self.stanzas, self.large);
         self.pass_on();
         true
     }
@@ -470,8 +460,8 @@ impl World {
         if self.primary.is_none() {
             self.seed += 1;
             let mut room = Room::new(ROOM, self.seed, self.shared.clone()).expect("room");
-            if let Some(options) = self.trees {
-                room.grow([7; 32], options);
+            if self.trees {
+                room.grow([7; 32]);
             }
             self.primary = Some(room);
             let sessions = self.muc.sessions();
@@ -620,20 +610,6 @@ fn incoming(element: &Element<Payload>, stanzas: &BTreeMap<u64, Stanza>) -> Elem
             }
         }),
     }
-}
-
-fn number_in(payload: &PayloadIn) -> u64 {
-    match payload {
-        PayloadIn::New { digest, .. } => *digest as u64,
-        PayloadIn::Known(_) => 0,
-    }
-}
-
-/// Of the canonical form of a stanza.
-pub fn digest(number: u64) -> Digest {
-    let mut digest = [0; 32];
-    digest[..8].copy_from_slice(&number.to_be_bytes());
-    digest
 }
 
 /// Streams are queues.

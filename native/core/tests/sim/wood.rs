@@ -1,12 +1,13 @@
 //! A room with trees and occupants at six domains: two levels for a fan-out of two.
 
-use dmuc_core::tree::{Mode, TreeOptions};
 use dmuc_core::{Counter, Element, Payload};
 
 use super::{Down, World};
 
 pub const DOMAINS: [&str; 6] = ["b.test", "c.test", "d.test", "e.test", "f.test", "g.test"];
-pub const FORCED: TreeOptions = TreeOptions { mode: Mode::Forced, fanout: 2, relay: true };
+/// Always, and two levels.
+pub const FORCED: [(&str, u64); 3] =
+    [("tree_domains", 1), ("tree_fanout", 2), ("tree_children", 2)];
 
 /// Two users with one session each at each domain. The first of all is a moderator.
 pub fn session(n: u8) -> (usize, String) {
@@ -15,10 +16,10 @@ pub fn session(n: u8) -> (usize, String) {
 }
 
 /// Nobody is in yet.
-pub fn wood(seed: u64, trees: TreeOptions, options: &[(&str, u64)]) -> World {
-    let all = [&[("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000)], options].concat();
-    let mut world = World::new(seed, &DOMAINS, &all);
-    world.grow(trees);
+pub fn wood(seed: u64, options: &[(&str, u64)]) -> World {
+    let usual = [("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000)];
+    let mut world = World::new(seed, &DOMAINS, &[&usual, &FORCED[..], options].concat());
+    world.grow();
     world
 }
 
@@ -34,7 +35,7 @@ pub fn fill(world: &mut World) {
 
 /// Everybody is in, trees are forced.
 pub fn full(seed: u64, options: &[(&str, u64)]) -> World {
-    let mut world = wood(seed, FORCED, options);
+    let mut world = wood(seed, options);
     fill(&mut world);
     world
 }

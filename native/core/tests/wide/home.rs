@@ -113,7 +113,7 @@ fn carry_out(actions: &Actions, down: Option<&Down>) -> Vec<Outcome> {
             }
             Action::Report { body, .. } => out.push(Outcome::Up(Up::Report { body: body.clone() })),
             Action::Result { body } => out.push(Outcome::Up(Up::Result { body: body.clone() })),
-            Action::ConsentChanged { .. } | Action::LinkOver { .. } => {}
+            Action::ConsentChanged { .. } | Action::LinkOver { .. } | Action::Handled { .. } => {}
             other => panic!("nothing fails here, and yet: {other:?}"),
         }
     }

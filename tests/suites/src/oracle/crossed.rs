@@ -17,8 +17,12 @@ pub fn check(stage: &Stage<'_>, script: &Script, dmuc: bool) -> Result<()> {
         ensure!(links == 0 && down.envelopes == 0, "this run is not plain: {down:?}");
         return Ok(());
     }
-    let Sorted { casts, envelopes, .. } = down;
-    ensure!(links > 0 && envelopes > 0 && casts > 0, "{links} links, {down:?}");
+    let Sorted { mut casts, envelopes, .. } = down;
+    if stage.is_tree() {
+        let aside = stage.lab().wire("b", "c").records();
+        casts += aside.iter().filter(|r| r.to == "b" && r.xml.contains(&stage.room)).count();
+    }
+    ensure!(links > 0 && envelopes > 0 && casts > 0, "{links} links, {casts} casts, {down:?}");
     if script.steady {
         ensure!(links == 1, "the link went down: {links} set-ups");
         beside(&records, &stage.room, stage.ended())?;

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use dmuc_testkit::{Lab, ServerSpec};
+use dmuc_testkit::{Kind, Lab, LabBuilder, ServerSpec, Wire};
 use futures::future::{join, join_all, try_join};
 
 pub use self::stage::Stage;
@@ -22,8 +22,14 @@ use crate::scene::{Pairing, linked};
 const AT_ONCE: usize = 4;
 
 /// Who has an account from the beginning: making one for each by itself takes its time.
-const PEOPLE: [(&str, [&str; 4]); 2] =
-    [("a", ["host", "lena", "near", "dora"]), ("b", ["anna", "anton", "bert", "carl"])];
+const PEOPLE: [(&str, &[&str]); 3] = [
+    ("a", &["host", "lena", "near", "dora"]),
+    ("b", &["anna", "anton", "bert", "carl"]),
+    ("c", &GUESTS),
+];
+
+/// Who is in the room from a third server, if there is one.
+const GUESTS: [&str; 2] = ["gabi", "gast"];
 
 /// What a script does; it waits for nothing but the room, so that both runs take the same course.
 pub type Play = for<'a> fn(&'a mut Stage<'_>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
@@ -84,24 +90,54 @@ pub async fn compare(
     change: impl Fn(ServerSpec) -> ServerSpec,
     scripts: &[Script],
 ) -> Result<()> {
+    let change = |spec| roomy(change(spec));
+    let plain = pairing.lab_with(&format!("{group}-plain"), |spec| change(spec).dmuc(false));
+    let dmuc = pairing.lab_with(group, |spec| change(spec).dmuc_option("retry_min", 1));
+    let label = format!("transparency: {pairing} {group}");
+    compare_labs((plain, dmuc), scripts, &label).await
+}
+
+/// The same in a room with a tree: what goes to all at `b` comes by a third server, which is of this kind.
+pub async fn compare_in_a_tree(
+    pairing: Pairing,
+    third: Kind,
+    group: &str,
+    scripts: &[Script],
+) -> Result<()> {
+    let lab = |suffix, dmuc| {
+        let spec = move |spec: ServerSpec| {
+            let spec = roomy(spec).dmuc(dmuc);
+            let spec = spec.dmuc_option("tree_domains", 1).dmuc_option("tree_fanout", 1);
+            spec.dmuc_option("retry_min", 1)
+        };
+        let builder = pairing.lab_with(&format!("{group}-tree{suffix}"), spec);
+        builder.server(spec(ServerSpec::new(third, "c"))).wire("a", "c").wire("b", "c")
+    };
+    let label = format!("trees: {pairing} {group}");
+    compare_labs((lab("-plain", false), lab("", true)), scripts, &label).await
+}
+
+/// With room for the largest stanza of the scripts.
+fn roomy(spec: ServerSpec) -> ServerSpec {
+    match spec.kind {
+        Kind::Prosody => spec.option("c2s_stanza_size_limit", 524_288),
+        Kind::Ejabberd => spec,
+    }
+}
+
+async fn compare_labs(
+    (plain, dmuc): (LabBuilder, LabBuilder),
+    scripts: &[Script],
+    label: &str,
+) -> Result<()> {
     let only = std::env::var("DMUC_SCRIPT").unwrap_or_default();
     let scripts: Vec<Script> =
         scripts.iter().filter(|script| script.name.contains(&only)).copied().collect();
     if scripts.is_empty() {
         return Ok(());
     }
-    let change = |spec: ServerSpec| {
-        let spec = change(spec);
-        match spec.kind {
-            dmuc_testkit::Kind::Prosody => spec.option("c2s_stanza_size_limit", 524_288),
-            dmuc_testkit::Kind::Ejabberd => spec,
-        }
-    };
-    let plain = pairing.lab_with(&format!("{group}-plain"), |spec| change(spec).dmuc(false));
-    let dmuc = pairing.lab_with(group, |spec| change(spec).dmuc_option("retry_min", 1));
     let (plain, dmuc) = try_join(plain.start(), dmuc.start()).await?;
-    let label = format!("transparency: {pairing} {group}");
-    let outcome = compare_in(&plain, &dmuc, &scripts, &label).await;
+    let outcome = compare_in(&plain, &dmuc, &scripts, label).await;
     let outcome = dmuc.finish(outcome).await;
     plain.finish(outcome).await
 }
@@ -110,9 +146,10 @@ async fn compare_in(plain: &Lab, dmuc: &Lab, scripts: &[Script], label: &str) ->
     let mut failures = Vec::new();
     for lab in [plain, dmuc] {
         for (server, people) in PEOPLE {
-            let of = |script: &Script| people.map(|who| user(who, script.name));
+            let Some(server) = lab.servers().find(|s| s.name() == server) else { continue };
+            let of = |script: &Script| people.iter().map(|who| user(who, script.name));
             let users: Vec<String> = scripts.iter().flat_map(of).collect();
-            lab.server(server).register(&users).await?;
+            server.register(&users).await?;
         }
     }
     let (alone, together): (Vec<Script>, _) = scripts.iter().partition(|script| script.alone);
@@ -159,9 +196,8 @@ async fn attempt(
     suffix: &str,
 ) -> Vec<(Result<()>, f64)> {
     for lab in [plain, dmuc] {
-        let wire = lab.wire("a", "b");
-        wire.reset();
-        wire.set_latency(Duration::ZERO);
+        lab.wires().iter().for_each(Wire::reset);
+        lab.wire("a", "b").set_latency(Duration::ZERO);
     }
     join_all(scripts.iter().map(|script| async move {
         let begin = Instant::now();
@@ -238,6 +274,15 @@ async fn run(lab: &Lab, script: &Script, name: &str, dmuc: bool) -> Result<Run> 
     stage["host"].create(&stage.room, "host", script.settings).await?;
     stage.log_in("a", "lena").await?;
     stage.enter("lena").await?;
+    if stage.is_tree() {
+        for name in GUESTS {
+            stage.log_in("c", name).await?;
+            stage.enter(name).await?;
+        }
+        if dmuc {
+            linked(lab.wire("a", "c"), &stage.room, 1).await?;
+        }
+    }
     if script.linked {
         for name in ["anna", "anton"] {
             stage.log_in("b", name).await?;

@@ -75,6 +75,11 @@ impl<'a> Stage<'a> {
         self.lab
     }
 
+    /// Whether there is a third server, by which what is for all comes to `b`.
+    pub fn is_tree(&self) -> bool {
+        self.lab.servers().any(|server| server.name() == "c")
+    }
+
     /// The user name of somebody: other scripts have other users of that name.
     pub fn user(&self, who: &str) -> String {
         user(who, &self.script)

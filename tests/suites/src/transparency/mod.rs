@@ -29,7 +29,7 @@ macro_rules! script {
 use script;
 
 /// Groups run in a laboratory of their own, for the sake of those who look for one of them.
-const GROUPS: &[(&str, &[&[Script]])] = &[
+pub const GROUPS: &[(&str, &[&[Script]])] = &[
     ("entering", &[entering::SCRIPTS]),
     ("sessions", &[sessions::REJOINING, sessions::SEVERAL]),
     ("nicks", &[nicks::NICKS, nicks::OUT]),

@@ -13,6 +13,8 @@
 //! | [`Wire::lose`] | stay, packets are dropped | wait | comes late, by the sender's kernel |
 //! | [`Wire::stall`] | stay, bytes wait in the wire | wait | comes late, all at once |
 //! | [`Wire::set_latency`] | stay | pass | comes late |
+//!
+//! With [`Wire::set_forger`] it can do worse: what a server sends is what the forger makes of it.
 
 mod ledger;
 mod packets;
@@ -35,6 +37,7 @@ pub use self::ledger::{Counters, Record};
 pub use self::packets::Loss;
 use self::packets::{Place, Sockets};
 use self::relay::relay;
+use crate::framing::Frame;
 use crate::tls::Tls;
 
 /// Which way along a wire: the first named server is `a`, the second `b`.
@@ -85,7 +88,12 @@ pub(crate) struct Shared {
     pub(crate) sockets: Arc<Sockets>,
     /// Which node connections of a node go to, by name.
     pub(crate) aims: std::sync::Mutex<BTreeMap<String, String>>,
+    pub(crate) forger: std::sync::Mutex<Option<Forger>>,
 }
+
+/// From the name of a server and a stanza that it sends to what crosses instead, in this order. The default
+/// namespace is the stream's.
+pub type Forger = Arc<dyn Fn(&str, &str) -> Vec<String> + Send + Sync>;
 
 /// The running half of a wire, absent while it is cut.
 struct Live {
@@ -105,8 +113,8 @@ impl Wire {
         let ledger = Ledger::new([a.name.clone(), b.name.clone()]);
         let (behaviour, _) = watch::channel(Behaviour::default());
         let sockets = Arc::default();
-        let shared =
-            Arc::new(Shared { ends: [a, b], ledger, behaviour, sockets, aims: Default::default() });
+        let (aims, forger) = Default::default();
+        let shared = Arc::new(Shared { ends: [a, b], ledger, behaviour, sockets, aims, forger });
         let wire = Self { shared, live: Mutex::new(None) };
         wire.heal().await?;
         Ok(wire)
@@ -204,6 +212,11 @@ impl Wire {
         self.shared.behaviour.send_modify(|b| b.latency = latency);
     }
 
+    /// On later connections the forger decides what crosses. What it makes is not on record.
+    pub fn set_forger(&self, forger: Forger) {
+        *self.shared.forger.lock().unwrap_or_else(PoisonError::into_inner) = Some(forger);
+    }
+
     /// Keeps the stanzas themselves (the default), or only counts them.
     pub fn set_recording(&self, recording: bool) {
         self.shared.ledger.set_recording(recording);
@@ -257,6 +270,20 @@ impl Wire {
 }
 
 impl Shared {
+    /// What becomes of a chunk that server `from` has sent and that has these frames in it.
+    fn forged(forger: &Forger, from: &str, frames: &[Frame]) -> Vec<u8> {
+        let mut out = String::new();
+        for frame in frames {
+            match frame {
+                Frame::Element { xml, .. } if frame.is_stanza() => out.extend(forger(from, xml)),
+                Frame::Header { xml, .. } | Frame::Element { xml, .. } => out += xml,
+                Frame::Space(count) => out += &" ".repeat(*count),
+                Frame::Footer => out += "</stream:stream>",
+            }
+        }
+        out.into_bytes()
+    }
+
     /// The end that `direction` leads away from.
     pub(crate) fn end(&self, direction: Direction) -> &End {
         match direction {

@@ -1,6 +1,7 @@
 //! One connection through a wire.
 
 use std::net::SocketAddr;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -144,6 +145,7 @@ async fn pump(
     mut to: impl AsyncWrite + Unpin,
 ) -> Result<()> {
     let (queue, mut queued) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE);
+    let forger = shared.forger.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let read = async move {
         let mut framer = Framer::new();
         let mut buffer = vec![0; CHUNK];
@@ -166,8 +168,12 @@ async fn pump(
                 framer = Framer::new();
                 restarted.store(true, Ordering::Release);
             }
+            let passed = match &forger {
+                Some(forger) => Shared::forged(forger, &shared.end(direction).name, &frames),
+                None => bytes.to_vec(),
+            };
             shared.ledger.note(direction, frames);
-            if queue.send((Instant::now(), bytes.to_vec())).await.is_err() {
+            if queue.send((Instant::now(), passed)).await.is_err() {
                 return Ok(());
             }
         }
