@@ -13,6 +13,7 @@ mod limb;
 mod link;
 mod order;
 mod put_out;
+mod reach;
 mod session;
 mod setup;
 mod slots;
@@ -255,6 +256,9 @@ impl Room {
         let mut batch: Vec<(usize, u32)> = Vec::with_capacity(copies.len());
         let mut ending: HashSet<usize> = HashSet::new();
         let mut touched: Vec<usize> = Vec::new();
+        if let Some(trees) = &mut self.trees {
+            trees.queued.clear();
+        }
         for &(to, token) in copies {
             let Some(Some(payload)) = payloads.get(token as usize) else { continue };
             let mut known = self.sessions.find(to);
@@ -276,6 +280,10 @@ impl Room {
                 if payload.facts().is_own_end() || self.sessions.get(number).passing {
                     ending.insert(number);
                 }
+            } else if let (Some(trees), Some(domain)) = (&mut self.trees, domain)
+                && matches!(self.domains[domain].state, State::Held(_))
+            {
+                trees.queued.push((domain, payload.clone()));
             }
         }
         self.send(now, payloads, &mut batch, out);

@@ -10,6 +10,7 @@ use super::compose::Composer;
 use super::domain::{Domain, Hold, State};
 use super::limb::{Limb, SharedStream, lock};
 use super::link::Link;
+use super::reach::Reach;
 use super::setup::{CONTROL_BYTES, random_name};
 use crate::ops::Report;
 use crate::tree::wire::{TreeOp, write_newest};
@@ -17,7 +18,7 @@ use crate::tree::{
     Digest, LinkKey, Node, Parents, Patience, RoomStream, Sentence, Shape, Standings, StreamLimits,
     TreeOptions,
 };
-use crate::{Action, Class, Counter, Millis};
+use crate::{Action, Class, Counter, Millis, Payload};
 
 /// Milliseconds without an acknowledgement of a cast after which a replica is told how far the stream
 /// is, and between two such.
@@ -36,6 +37,8 @@ pub(super) struct Trees {
     may_show: bool,
     /// Canonical digests of payloads of the next event.
     pub digests: HashMap<u32, Digest>,
+    /// What has been queued in this event for domains whose links are held.
+    pub queued: Vec<(usize, Payload)>,
     standings: Standings,
     nodes: u32,
     pub grown: Option<Grown>,
@@ -54,39 +57,8 @@ pub(super) struct Grown {
     epoch: String,
     /// Of each class. Domains are known by their numbers.
     pub parents: [Parents; 2],
-    /// Relays that may not know yet that a child of theirs is not to have casts of a class any more.
-    unaware: Vec<Unaware>,
-}
-
-/// A relay that was told to pass casts on to somebody no longer, and what it has to acknowledge.
-#[derive(Debug)]
-struct Unaware {
-    class: Class,
-    relay: usize,
-    epoch: Arc<str>,
-    seq: u64,
-}
-
-impl Grown {
-    /// Whether nobody is sent casts of a class by others who is not to have them. `link` tells the link
-    /// of a domain, if it is up.
-    pub fn is_tight(&self, class: Class, link: impl Fn(usize) -> Option<(Arc<str>, u64)>) -> bool {
-        let of_class = self.unaware.iter().filter(|unaware| unaware.class == class);
-        !of_class.map(|u| (u, link(u.relay))).any(|(u, link)| u.is_open(link))
-    }
-}
-
-impl Unaware {
-    /// `link` is the epoch of the relay's link, if it has one, and the oldest envelope that is not
-    /// acknowledged there.
-    fn is_open(&self, link: Option<(Arc<str>, u64)>) -> bool {
-        link.is_some_and(|(epoch, oldest)| epoch == self.epoch && oldest <= self.seq)
-    }
-}
-
-/// The epoch of a link and its oldest envelope that is not acknowledged.
-pub(super) fn acknowledged(link: &Link) -> (Arc<str>, u64) {
-    (link.epoch.clone(), link.sent.front().map_or(u64::MAX, |sent| sent.seq))
+    /// Whom relays may pass casts on to, whether they are to or not.
+    pub reach: Reach,
 }
 
 impl Trees {
@@ -116,6 +88,7 @@ impl Room {
             secret,
             may_show: false,
             digests: HashMap::new(),
+            queued: Vec::new(),
             standings: Standings::new(Patience::default()),
             nodes: 0,
             grown: None,
@@ -171,12 +144,11 @@ impl Room {
                 stream: Arc::new(Mutex::new(stream)),
                 epoch,
                 parents,
-                unaware: Vec::new(),
+                reach: Reach::default(),
             });
         }
         if let Some(grown) = &mut trees.grown {
-            let link = |number: usize| self.domains[number].link().map(acknowledged);
-            grown.unaware.retain(|unaware| unaware.is_open(link(unaware.relay)));
+            grown.reach.tend(|number| self.domains[number].told_link());
         }
         for number in 0..self.domains.len() {
             self.join_stream(now, &mut trees, number, out);
@@ -188,6 +160,7 @@ impl Room {
         if let Some(grown) = trees.grown.as_mut().filter(|_| has_moved) {
             self.assign_all(now, grown, out);
         }
+        self.park_deserted();
         if let Some(at) = trees.standings.next(now) {
             self.alarm.by(at);
         }
@@ -263,7 +236,9 @@ impl Room {
             let is_in = parents.place(node).is_some();
             let taker = link.filter(|link| {
                 let takes = |limb: &Limb| {
-                    limb.leaving().is_none() && (class == Class::Anonymous || limb.has_full)
+                    limb.leaving().is_none()
+                        && (class == Class::Anonymous || limb.has_full)
+                        && !link.is_deserted()
                 };
                 link.limb.as_deref().is_some_and(takes) && trees.standings.is_heard(now, node)
             });
@@ -286,6 +261,18 @@ impl Room {
         has_moved
     }
 
+    /// Links with nobody in their audiences get no casts, until somebody enters.
+    fn park_deserted(&mut self) {
+        for domain in &mut self.domains {
+            if let State::Linked(link) = &mut domain.state
+                && link.is_deserted()
+                && let Some(limb) = &mut link.limb
+            {
+                limb.park();
+            }
+        }
+    }
+
     /// [`Self::assign`] for every domain.
     fn assign_all(&mut self, now: Millis, grown: &mut Grown, out: &mut Vec<Action>) {
         for number in 0..self.domains.len() {
@@ -299,7 +286,7 @@ impl Room {
         let Some(limb) = link.limb.as_ref().filter(|limb| limb.leaving().is_none()) else { return };
         let name = |number: &usize| self.domains[*number].name.clone();
         let mut ops = Vec::new();
-        let mut barred = Vec::new();
+        let mut gone = Vec::new();
         let mut told = (limb.parents, limb.children.clone());
         for class in Class::ALL {
             let at = class as usize;
@@ -311,16 +298,13 @@ impl Room {
             }
             let children: BTreeSet<usize> =
                 parents.children(member(number)).map(|node| node.0 as usize).collect();
-            for gone in limb.children[at].difference(&children) {
-                let domain = &self.domains[*gone];
-                let is_full = domain.link().is_some_and(Link::is_full);
-                if domain.occupants == 0 || class == Class::Full && !is_full {
-                    barred.push(class);
-                }
-                ops.push(TreeOp::Child { class, domain: name(gone), is_gone: true });
+            for child in limb.children[at].difference(&children) {
+                gone.push((class, *child));
+                ops.push(TreeOp::Child { class, domain: name(child), is_gone: true });
             }
-            for new in children.difference(&limb.children[at]) {
-                ops.push(TreeOp::Child { class, domain: name(new), is_gone: false });
+            for child in children.difference(&limb.children[at]) {
+                grown.reach.add(class, number, *child, link);
+                ops.push(TreeOp::Child { class, domain: name(child), is_gone: false });
             }
             told.0[at] = parent;
             told.1[at] = children;
@@ -335,9 +319,9 @@ impl Room {
             composer.tree(op);
         }
         out.extend(composer.finish());
-        let (epoch, seq) = (link.epoch.clone(), link.next_seq - 1);
-        let unaware = |class| Unaware { class, relay: number, epoch: epoch.clone(), seq };
-        grown.unaware.extend(barred.into_iter().map(unaware));
+        for (class, child) in gone {
+            grown.reach.dismiss(class, number, child, link.next_seq - 1);
+        }
         if let Some(limb) = &mut link.limb {
             (limb.parents, limb.children) = told;
         }
@@ -421,10 +405,7 @@ impl Room {
         let (id, epoch) = (link.question_id(), link.epoch.clone());
         let Some(limb) = &mut link.limb else { return };
         limb.beat = Some(now);
-        let Some(grown) = self.trees.as_ref().and_then(|trees| trees.grown.as_ref()) else {
-            return;
-        };
-        let body = Arc::new(write_newest(&epoch, lock(&grown.stream).newest()));
+        let body = Arc::new(write_newest(&epoch, limb.newest()));
         link.traffic.cost(1, CONTROL_BYTES);
         self.shared.counters.cost(1, CONTROL_BYTES);
         out.push(Action::Envelope { to: domain.name.clone(), id, body });

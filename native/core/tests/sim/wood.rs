@@ -84,6 +84,23 @@ pub fn levels(world: &mut World) -> (Vec<usize>, Vec<usize>) {
     (near, far)
 }
 
+/// The domains of a room whose fan-out is one, from the room on. A message has arrived afterwards.
+pub fn chain(world: &mut World) -> Vec<usize> {
+    say(world, 0);
+    world.quiet();
+    say(world, 0);
+    let mut chain: Vec<usize> =
+        (0..DOMAINS.len()).filter(|home| !world.homes[*home].down.is_empty()).collect();
+    world.arrive_down(chain[0]);
+    while let Some(next) = (0..DOMAINS.len()).find(|home| !world.homes[*home].aside.is_empty()) {
+        world.arrive_aside(next, 0);
+        chain.push(next);
+    }
+    assert_eq!(chain.len(), DOMAINS.len());
+    world.quiet();
+    chain
+}
+
 /// Everything arrives but what comes to this domain from the room itself.
 pub fn overtake(world: &mut World, home: usize) {
     for _ in 0..20 {
