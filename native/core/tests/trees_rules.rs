@@ -189,6 +189,65 @@ fn a_relay_that_alters_is_complained_of_and_loses_its_children() {
 }
 
 #[test]
+fn a_relay_is_complained_of_at_once_for_what_the_room_has_not_signed() {
+    let mut world = grown(1, &[]);
+    let (near, far) = levels(&mut world);
+    say(&mut world, 1);
+    near.iter().for_each(|home| while world.arrive_down(*home) {});
+    let child = far[0];
+    let (_, body) = world.homes[child].aside.front_mut().expect("a cast on its way");
+    for (name, value) in &mut body.attrs {
+        if name == "other" {
+            *value = "77".into();
+        }
+    }
+    let before = received(&world, child as u8);
+    world.arrive_aside(child, 0);
+    assert_eq!(received(&world, child as u8), before);
+    assert_eq!(world.homes[child].shared.counters.get(Counter::ForgedCasts), 1);
+    while world.arrive_up(child) {}
+    assert_eq!(world.shared.counters.get(Counter::Complaints), 1, "and not after three");
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn what_is_cast_while_a_link_is_split_waits_there_for_the_next_envelope() {
+    // Each has one child, so that the last but one need not hear of what becomes of the last.
+    let options = [("ack_timeout", 5000), ("probe_after", 10_000)];
+    let mut world = wood(1, TreeOptions { fanout: 1, ..FORCED }, &options);
+    fill(&mut world);
+    let chain = chain(&mut world);
+    let last = chain[5];
+    let copies = world.muc.whisper(&session(last as u8).1);
+    world.happen(copies);
+    world.settle();
+    world.pass(1000);
+    world.settle();
+    // No envelope is on its way: only acknowledgements are lost.
+    world.sever(last);
+    let (speaker, before) = (chain[0] as u8, received(&world, last as u8));
+    say(&mut world, speaker);
+    world.settle();
+    assert_eq!(received(&world, last as u8), before + 1);
+    world.pass(1000);
+    world.settle();
+    world.pass(4000);
+    assert_eq!(world.shared.counters.get(Counter::LinksSplit), 1);
+    say(&mut world, speaker);
+    overtake(&mut world, chain[4]);
+    assert_eq!(received(&world, last as u8), before + 1, "it waits");
+    assert!(sum(&world, Counter::CastsRelayed) > 0);
+    world.mend(last);
+    for _ in 0..4 {
+        world.quiet();
+    }
+    assert_eq!(received(&world, last as u8), before + 2);
+    assert_eq!(world.failed, 0);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
 fn nobody_is_listened_to_whom_the_room_has_not_named() {
     let mut world = grown(1, &[]);
     let (near, far) = levels(&mut world);
