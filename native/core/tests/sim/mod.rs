@@ -394,6 +394,17 @@ impl World {
         }
     }
 
+    /// The server of a domain is killed with everybody who was ever in the room there, and starts again.
+    pub fn crash(&mut self, home: usize, breaks: bool) {
+        if breaks {
+            self.cut(home);
+        }
+        let home = &mut self.homes[home];
+        home.was_cut = true;
+        let sessions: Vec<String> = home.received.keys().cloned().collect();
+        home.crash(&sessions);
+    }
+
     /// The network between the primary and a domain fails. What is on the way is lost, and nobody hears
     /// of that. What is sent from here on comes back to its sender.
     pub fn sever(&mut self, home: usize) {

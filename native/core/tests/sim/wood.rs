@@ -14,6 +14,12 @@ pub fn session(n: u8) -> (usize, String) {
     (home, format!("u{user}@{}/r", DOMAINS[home]))
 }
 
+/// Four users at each domain, of whom the first two are those of [`session`].
+pub fn one_of_four(n: u8) -> (usize, String) {
+    let (home, user) = (usize::from(n) % DOMAINS.len(), n / 6 % 4);
+    (home, format!("u{user}@{}/r", DOMAINS[home]))
+}
+
 /// Nobody is in yet.
 pub fn wood(seed: u64, trees: TreeOptions, options: &[(&str, u64)]) -> World {
     let all = [&[("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000)], options].concat();
