@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 ///
 /// XEP-0045 lets a room show real JIDs to some occupants only (section 4.2); the class is learnt
 /// from what the room sends, not computed from affiliations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Presences without `item/@jid`.
     #[default]

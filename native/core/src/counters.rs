@@ -97,6 +97,9 @@ counters! {
     LeavesRepeated = "leaves_repeated",
     /// Casts that went by a room tree, once for each class and message.
     TreeCasts = "tree_casts",
+    /// Casts that the room has sent past a tree, so that nobody passes them on to whom they are not for;
+    /// once for each domain.
+    TreeDetours = "tree_detours",
     /// Casts that were sent again over the direct link because a replica missed them.
     CastsRepaired = "casts_repaired",
     /// Gaps in a room stream that this replica has asked its room about.

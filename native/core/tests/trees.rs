@@ -7,7 +7,7 @@ use dmuc_core::Counter;
 use proptest::prelude::*;
 use sim::World;
 use sim::step::{self, Step, calm_down};
-use sim::wood::{full, session};
+use sim::wood::{full, one_of_four, session};
 
 fn calm() -> impl Strategy<Value = Step> {
     let home = 0u8..6;
@@ -46,6 +46,18 @@ fn reloading() -> impl Strategy<Value = Step> {
 
 fn rough() -> impl Strategy<Value = Step> {
     prop_oneof![14 => reloading(), 1 => (0u8..6).prop_map(Step::Cut)]
+}
+
+/// Servers are killed, and modules are gone without a word.
+fn crashing() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        28 => calm(),
+        1 => (0u8..6, any::<bool>()).prop_map(|(h, breaks)| Step::Crash(h, breaks)),
+        1 => (0u8..6).prop_map(Step::Die),
+        2 => (0u8..6).prop_map(Step::Load),
+        1 => (0u8..6).prop_map(Step::Cut),
+        1 => (1000u16..40_000).prop_map(Step::Pass),
+    ]
 }
 
 fn severed() -> impl Strategy<Value = Step> {
@@ -127,6 +139,19 @@ proptest! {
     ) {
         let mut world = full(seed, &hasty(hold));
         run(&mut world, &steps);
+        calm_down(&mut world);
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.haunted(), Vec::<String>::new());
+    }
+
+    /// Servers of replicas and their modules are killed, with four sessions each of which two are there at
+    /// first: who was in the room does not come back.
+    #[test]
+    fn with_servers_that_crash(
+        steps in prop::collection::vec(crashing(), 0..160), seed: u64, hold in 5000u64..60_000
+    ) {
+        let mut world = full(seed, &hasty(hold));
+        step::run(&mut world, &steps, one_of_four);
         calm_down(&mut world);
         prop_assert_eq!(world.verdict(), Ok(()));
         prop_assert_eq!(world.haunted(), Vec::<String>::new());

@@ -5,7 +5,7 @@ mod sim;
 use std::collections::BTreeSet;
 
 use dmuc_core::{Config, Counter};
-use sim::wood::{bodies, fill, grown, levels, overtake, received, say, session, sum, wood};
+use sim::wood::{bodies, chain, fill, grown, levels, overtake, received, say, session, sum, wood};
 
 #[test]
 fn the_room_sends_a_message_to_its_children_only() {
@@ -172,6 +172,65 @@ fn a_relay_that_alters_is_complained_of_and_loses_its_children() {
 }
 
 #[test]
+fn a_relay_is_complained_of_at_once_for_what_the_room_has_not_signed() {
+    let mut world = grown(1, &[]);
+    let (near, far) = levels(&mut world);
+    say(&mut world, 1);
+    near.iter().for_each(|home| while world.arrive_down(*home) {});
+    let child = far[0];
+    let (_, body) = world.homes[child].aside.front_mut().expect("a cast on its way");
+    for (name, value) in &mut body.attrs {
+        if name == "other" {
+            *value = "77".into();
+        }
+    }
+    let before = received(&world, child as u8);
+    world.arrive_aside(child, 0);
+    assert_eq!(received(&world, child as u8), before);
+    assert_eq!(world.homes[child].shared.counters.get(Counter::ForgedCasts), 1);
+    while world.arrive_up(child) {}
+    assert_eq!(world.shared.counters.get(Counter::Complaints), 1, "and not after three");
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn what_is_cast_while_a_link_is_split_waits_there_for_the_next_envelope() {
+    // Each has one child, so that the last but one need not hear of what becomes of the last.
+    let options = [("tree_fanout", 1), ("ack_timeout", 5000), ("probe_after", 10_000)];
+    let mut world = wood(1, &options);
+    fill(&mut world);
+    let chain = chain(&mut world);
+    let last = chain[5];
+    let copies = world.muc.whisper(&session(last as u8).1);
+    world.happen(copies);
+    world.settle();
+    world.pass(1000);
+    world.settle();
+    // No envelope is on its way: only acknowledgements are lost.
+    world.sever(last);
+    let (speaker, before) = (chain[0] as u8, received(&world, last as u8));
+    say(&mut world, speaker);
+    world.settle();
+    assert_eq!(received(&world, last as u8), before + 1);
+    world.pass(1000);
+    world.settle();
+    world.pass(4000);
+    assert_eq!(world.shared.counters.get(Counter::LinksSplit), 1);
+    say(&mut world, speaker);
+    overtake(&mut world, chain[4]);
+    assert_eq!(received(&world, last as u8), before + 1, "it waits");
+    assert!(sum(&world, Counter::CastsRelayed) > 0);
+    world.mend(last);
+    for _ in 0..4 {
+        world.quiet();
+    }
+    assert_eq!(received(&world, last as u8), before + 2);
+    assert_eq!(world.failed, 0);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
 fn nobody_is_listened_to_whom_the_room_has_not_named() {
     let mut world = grown(1, &[]);
     let (near, far) = levels(&mut world);
@@ -236,17 +295,7 @@ fn a_relay_that_knows_nothing_of_a_held_link_does_no_harm() {
     // Each has one child, so that most relays hear of their children later than of casts.
     let mut world = wood(1, &[("tree_fanout", 1)]);
     fill(&mut world);
-    say(&mut world, 0);
-    world.quiet();
-    say(&mut world, 0);
-    let mut chain: Vec<usize> = (0..6).filter(|home| !world.homes[*home].down.is_empty()).collect();
-    world.arrive_down(chain[0]);
-    while let Some(next) = (0..6).find(|home| !world.homes[*home].aside.is_empty()) {
-        world.arrive_aside(next, 0);
-        chain.push(next);
-    }
-    assert_eq!(chain.len(), 6);
-    world.quiet();
+    let chain = chain(&mut world);
     let (relay, last) = (chain[4], chain[5]);
     world.sever(last);
     let copies = world.muc.whisper(&session(last as u8).1);
@@ -269,6 +318,121 @@ fn a_relay_that_knows_nothing_of_a_held_link_does_no_harm() {
     }
     assert_eq!(world.failed, 0);
     assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn a_relay_whose_link_is_split_passes_nothing_on_to_a_domain_with_nobody_left() {
+    let mut world = wood(1, &[("tree_fanout", 1)]);
+    fill(&mut world);
+    let chain = chain(&mut world);
+    let (above, relay, last) = (chain[3], chain[4], chain[5]);
+    let copies = world.muc.whisper(&session(relay as u8).1);
+    world.happen(copies);
+    world.cut(relay);
+    for n in [last, last + 6] {
+        let (home, name) = session(n as u8);
+        world.homes[home].leave(world.now, &name);
+        while world.arrive_up(home) {}
+    }
+    // Neither the relay nor the one above it knows of anything, and the link of the relay ends.
+    for wait in [0, 1000, 400_000, 1000] {
+        world.pass(wait);
+        say(&mut world, chain[0] as u8);
+        for _ in 0..6 {
+            for home in (0..6).filter(|home| *home != above && *home != relay) {
+                while world.arrive_down(home) {}
+            }
+            for home in 0..6 {
+                while world.arrive_aside(home, 0) {}
+            }
+        }
+    }
+    for _ in 0..4 {
+        world.quiet();
+    }
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn who_comes_later_is_not_passed_on_what_was_late() {
+    let mut world = wood(1, &[("tree_fanout", 1)]);
+    for n in (0..12).filter(|n| n % 6 != 5) {
+        let (home, name) = session(n);
+        world.homes[home].join(world.now, &name, &format!("n{n}"));
+        world.settle();
+    }
+    world.quiet();
+    say(&mut world, 0);
+    world.quiet();
+    let relay = {
+        say(&mut world, 0);
+        let mut last = (0..5).find(|home| !world.homes[*home].down.is_empty()).expect("a child");
+        world.arrive_down(last);
+        while let Some(next) = (0..5).find(|home| !world.homes[*home].aside.is_empty()) {
+            world.arrive_aside(next, 0);
+            last = next;
+        }
+        last
+    };
+    world.quiet();
+    // Its own domain gets something in place of the first.
+    for _ in 0..2 {
+        let copies = world.muc.away(&session(relay as u8).1);
+        world.happen(copies);
+    }
+    while let Some(home) = (0..5).find(|home| !world.homes[*home].down.is_empty()) {
+        while world.arrive_down(home) {}
+        for home in (0..5).filter(|home| *home != relay) {
+            while world.arrive_aside(home, 0) {}
+        }
+    }
+    let late = std::mem::take(&mut world.homes[relay].aside);
+    assert_eq!(late.len(), 2);
+    for n in [5, 11] {
+        let (home, name) = session(n);
+        world.homes[home].join(world.now, &name, &format!("n{n}"));
+        world.settle();
+    }
+    world.quiet();
+    world.homes[relay].aside.extend(late);
+    while world.arrive_aside(relay, 0) {}
+    say(&mut world, 0);
+    world.settle();
+    assert!(
+        world.homes[relay].shared.counters.get(Counter::CastsRelayed) > 0,
+        "its child has come"
+    );
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn a_domain_with_nobody_left_gets_nothing_and_costs_nobody_the_tree() {
+    let mut world = grown(1, &[]);
+    let (near, far) = levels(&mut world);
+    for n in [far[0], far[0] + 6] {
+        let (home, name) = session(n as u8);
+        world.homes[home].leave(world.now, &name);
+        world.settle();
+    }
+    world.pass(1000);
+    world.settle();
+    let copies = sum(&world, Counter::CastsRelayed);
+    say(&mut world, near[0] as u8);
+    world.settle();
+    assert_eq!(sum(&world, Counter::CastsRelayed) - copies, 3);
+    let counters = &world.shared.counters;
+    assert_eq!(counters.get(Counter::LinksDown), 0, "its link is still there");
+    // And it may come back.
+    for n in [far[0], far[0] + 6] {
+        let (home, name) = session(n as u8);
+        world.homes[home].join(world.now, &name, &format!("n{n}"));
+        world.settle();
+    }
+    say(&mut world, near[0] as u8);
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+    assert_eq!(levels(&mut world).1.len(), 4);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A replica's part in the trees of a room: casts that come over other replicas, their place among the
 //! envelopes of the direct link, and passing them on (`docs/protocol.md`, section 8).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::envelope::carried;
@@ -33,8 +33,9 @@ struct Waiting {
 struct Way {
     /// Who passes casts on to this domain, and who did so before: something may be on its way.
     parents: [Option<Arc<str>>; 2],
-    /// To whom it passes them on.
-    children: BTreeSet<Arc<str>>,
+    /// To whom it passes them on, and after which: not what comes late from before the room has named
+    /// that domain.
+    children: BTreeMap<Arc<str>, u64>,
     /// Casts that were passed on, or were nobody's to pass on to.
     seen: BTreeSet<u64>,
     /// How often something was missing, and when last.
@@ -124,7 +125,10 @@ impl Replica {
                 let branch = branch.and_then(|op| Branch::new(room, op)).ok_or(MALFORMED)?;
                 link.branch = Some(Box::new(branch));
             }
-            TreeOp::Alone => link.branch = None,
+            TreeOp::Alone => {
+                link.branch = None;
+                link.untold = true;
+            }
             TreeOp::Parent { class, domain } => {
                 let way = &mut link.branch.as_mut().ok_or(MALFORMED)?.ways[*class as usize];
                 if way.parents[0] != *domain {
@@ -135,11 +139,15 @@ impl Replica {
                 }
             }
             TreeOp::Child { class, domain, is_gone } => {
-                let way = &mut link.branch.as_mut().ok_or(MALFORMED)?.ways[*class as usize];
+                let branch = link.branch.as_mut().ok_or(MALFORMED)?;
+                let done = branch.merge.done().get(*class);
+                let way = &mut branch.ways[*class as usize];
                 if *is_gone {
                     way.children.remove(domain);
+                    // The room waits for that.
+                    link.untold = true;
                 } else if way.children.len() < most && **domain != *self.domain {
-                    way.children.insert(domain.clone());
+                    way.children.insert(domain.clone(), done);
                 } else {
                     // The room asks for more than was offered: those it has to serve itself.
                     self.shared.counters.add(Counter::LimitHit, 1);
@@ -287,18 +295,17 @@ impl Replica {
             }
         }
         let complains = way.complains;
-        let passes = is_genuine && is_signed && way.see(number) && !way.children.is_empty();
-        let relays = passes.then(|| {
-            self.shared.counters.add(Counter::CastsRelayed, way.children.len() as u64);
-            way.children.iter().cloned().collect()
-        });
+        let passes = is_genuine && is_signed && way.see(number);
+        let children = way.children.iter().filter(|(_, after)| passes && number > **after);
+        let relays: Vec<Arc<str>> = children.map(|(child, _)| child.clone()).collect();
+        self.shared.counters.add(Counter::CastsRelayed, relays.len() as u64);
         self.go_on(now, &room, out);
         if complains {
             self.report(&room, Says::default(), out);
         } else if self.links.get(&room).is_some_and(|link| link.unreported > 0) {
             self.schedule(now, &room, false, out);
         }
-        relays
+        Some(relays)
     }
 
     /// The room says how far its stream is.

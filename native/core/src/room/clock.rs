@@ -4,8 +4,8 @@ use super::Room;
 use super::compose::Composer;
 use super::domain::{Hold, State};
 use super::link::Link;
+use super::repair::next_beat;
 use super::session::Seat;
-use super::trees::next_beat;
 use crate::{Action, Actions, Counter, Millis, Options};
 
 const UNACKNOWLEDGED: &str = "the replica has stopped acknowledging";

@@ -138,6 +138,11 @@ impl Domain {
         }
     }
 
+    /// The link that the replica has taken, also while it is held.
+    pub fn told_link(&self) -> Option<&Link> {
+        self.link().filter(|_| !matches!(self.state, State::SettingUp { .. }))
+    }
+
     /// Ends the link. Nothing is sent; envelopes get `fate`s as they come, and those without one at
     /// `until` are unknown.
     pub fn drain(&mut self, room: &str, until: Millis, reason: &'static str) {

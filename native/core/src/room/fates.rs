@@ -124,7 +124,8 @@ impl Room {
             self.send_plain(&payload, &jid, out);
         }
         if self.trees.is_some() {
-            self.hear_of_casts(now, number, report, out);
+            self.repair(now, number, report, out);
+            self.hear_complaints(now, number, report, out);
         }
         self.heard(now, number, report, out);
         self.settle(now, number, out);

@@ -25,7 +25,8 @@ pub(super) struct Limb {
     nth: u64,
     /// What the replica was told: whether it takes casts with real JIDs.
     pub has_full: bool,
-    /// The link is held since this position: what has been cast since waits in its queue.
+    /// The link is held since this position, or nobody is left in its audience: the next envelope takes
+    /// the place of what has been cast since.
     parked: Option<Position>,
     /// The link leaves the stream with this envelope, at this position.
     leaving: Option<(u64, Position)>,
@@ -79,8 +80,8 @@ impl Limb {
         Mark { nth, place, has_full }
     }
 
-    /// Nothing goes out on the link any more, for a while or for good: what is cast from here on waits at
-    /// the replica for the envelope that comes next, if one does.
+    /// Nothing goes out on the link any more, for a while or for good, or nobody is left in its audience:
+    /// what is cast from here on waits at the replica for the envelope that comes next, if one does.
     pub fn park(&mut self) {
         if self.parked.is_none() && self.leaving.is_none() {
             let mut stream = lock(&self.stream);
@@ -107,7 +108,14 @@ impl Limb {
 
     /// Whether it is to get casts of a class.
     pub fn takes(&self, class: Class) -> bool {
-        self.leaving.is_none() && lock(&self.stream).takes(self.node, class)
+        self.leaving.is_none()
+            && self.parked.is_none()
+            && lock(&self.stream).takes(self.node, class)
+    }
+
+    /// How far the stream is as far as it concerns this link.
+    pub fn newest(&self) -> Position {
+        self.parked.unwrap_or_else(|| lock(&self.stream).newest())
     }
 }
 

@@ -194,6 +194,11 @@ impl Link {
         self.audience.seats.len(Scope::Class(Class::Full)) > 0
     }
 
+    /// Whether nobody is left in the audience.
+    pub fn is_deserted(&self) -> bool {
+        self.audience.seats.all().is_empty()
+    }
+
     /// Whether the replica is to be told that it takes casts with real JIDs, or none any more.
     pub fn is_turning(&self) -> bool {
         self.limb.as_ref().is_some_and(|limb| limb.has_full != self.is_full())

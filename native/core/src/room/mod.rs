@@ -11,8 +11,12 @@ mod domain;
 mod fates;
 mod limb;
 mod link;
+mod membership;
 mod order;
+mod places;
 mod put_out;
+mod reach;
+mod repair;
 mod session;
 mod setup;
 mod slots;
@@ -249,6 +253,9 @@ impl Room {
         let mut batch: Vec<(usize, u32)> = Vec::with_capacity(copies.len());
         let mut ending: HashSet<usize> = HashSet::new();
         let mut touched: Vec<usize> = Vec::new();
+        if let Some(trees) = &mut self.trees {
+            trees.queued.clear();
+        }
         for &(to, token) in copies {
             let Some(Some(payload)) = payloads.get(token as usize) else { continue };
             let mut known = self.sessions.find(to);
@@ -270,6 +277,10 @@ impl Room {
                 if payload.facts().is_own_end() || self.sessions.get(number).passing {
                     ending.insert(number);
                 }
+            } else if let (Some(trees), Some(domain)) = (&mut self.trees, domain)
+                && matches!(self.domains[domain].state, State::Held(_))
+            {
+                trees.queued.push((domain, payload.clone()));
             }
         }
         self.send(now, payloads, &mut batch, out);

@@ -12,12 +12,12 @@ use super::domain::{Domain, State};
 use super::limb::lock;
 use super::link::{Delivery, Link, Sent, Traffic};
 use super::setup::CONTROL_BYTES;
-use super::trees::{Grown, acknowledged, member};
+use super::trees::{Grown, Trees, member};
 use crate::audience::Scope;
 use crate::grouping::Group;
 use crate::tree::wire::write_cast;
-use crate::tree::{Node, Spread};
-use crate::{Action, Class, Counter, Element, Millis, Payload, Shared};
+use crate::tree::{Carried, Node, Spread};
+use crate::{Action, Class, Counter, Millis, Payload, Shared};
 
 const SCOPES: [Scope; 3] = [Scope::All, Scope::Class(Class::Anonymous), Scope::Class(Class::Full)];
 
@@ -66,6 +66,24 @@ impl<'a> Desk<'a> {
 /// presence counts for both.
 type Shown = HashMap<(Arc<str>, bool), [HashSet<usize>; 2]>;
 
+/// What an event shows to domains beside what their links carry.
+struct Sights {
+    presences: Shown,
+    /// What waits for those whose links are held, by its id.
+    queued: HashSet<(usize, u64)>,
+}
+
+impl Sights {
+    /// Whether a domain is shown all that this payload shows.
+    fn has(&self, domain: usize, payload: &Payload) -> bool {
+        let facts = payload.facts();
+        let key = (payload.nick().clone(), facts.is_unavailable());
+        let shown = self.presences.get(&key).filter(|_| facts.is_presence());
+        shown.is_some_and(|shown| shown[usize::from(facts.tells_jid())].contains(&domain))
+            || self.queued.contains(&(domain, payload.id()))
+    }
+}
+
 /// How a group goes out by the stream.
 struct Choice {
     class: Class,
@@ -74,6 +92,18 @@ struct Choice {
     alike: BTreeSet<usize>,
     /// Those who get something in its place.
     unlike: BTreeSet<usize>,
+    /// Those of them who are not to see it.
+    blind: BTreeSet<usize>,
+    /// Relays that may pass it on to somebody who is not to see it.
+    wary: BTreeSet<usize>,
+}
+
+impl Choice {
+    /// Whether a domain passes the cast on to its children.
+    fn is_relay(&self, domain: usize) -> bool {
+        let takes = self.alike.contains(&domain) || self.unlike.contains(&domain);
+        takes && !self.blind.contains(&domain) && !self.wary.contains(&domain)
+    }
 }
 
 impl Room {
@@ -85,11 +115,9 @@ impl Room {
         groups: Vec<Group>,
         out: &mut Vec<Action>,
     ) {
-        let Some(grown) = self.trees.as_ref().and_then(|trees| trees.grown.as_ref()) else {
-            return;
-        };
+        let Some(Trees { grown: Some(grown), queued, .. }) = self.trees.as_deref() else { return };
         self.numbers.start_event(groups.len());
-        let shown = shown(payloads, &groups, |number| self.sessions.get(number).domain);
+        let sights = sights(payloads, &groups, queued, |number| self.sessions.get(number).domain);
         let shared: &Shared = &self.shared;
         let mut desks: Vec<Option<Desk<'_>>> = self.domains.iter_mut().map(Desk::new).collect();
         for desk in desks.iter_mut().flatten() {
@@ -136,7 +164,7 @@ impl Room {
             }
             let choice = match is_passing {
                 true => None,
-                false => choose(payload, grown, &mut desks, &ready, &shown),
+                false => choose(payload, grown, &mut desks, &ready, &sights),
             };
             if let Some(choice) = &choice {
                 for domain in &choice.alike {
@@ -208,33 +236,41 @@ impl Room {
     }
 }
 
-fn shown(payloads: &[Option<Payload>], groups: &[Group], domain: impl Fn(usize) -> usize) -> Shown {
-    let mut shown = Shown::new();
-    for group in groups {
-        let Some(payload) = &payloads[group.payload as usize] else { continue };
+fn sights(
+    payloads: &[Option<Payload>],
+    groups: &[Group],
+    queued: &[(usize, Payload)],
+    domain: impl Fn(usize) -> usize,
+) -> Sights {
+    let mut presences = Shown::new();
+    let mut note = |payload: &Payload, domain: usize| {
         let facts = payload.facts();
         if facts.is_presence() && !facts.is_error() {
             let key = (payload.nick().clone(), facts.is_unavailable());
-            let [any, told] = shown.entry(key).or_default();
-            for number in &group.to {
-                any.insert(domain(*number));
-                if facts.tells_jid() || facts.is_own() {
-                    told.insert(domain(*number));
-                }
+            let [any, told] = presences.entry(key).or_default();
+            any.insert(domain);
+            if facts.tells_jid() || facts.is_own() {
+                told.insert(domain);
             }
         }
+    };
+    for group in groups {
+        let Some(payload) = &payloads[group.payload as usize] else { continue };
+        group.to.iter().for_each(|number| note(payload, domain(*number)));
     }
-    shown
+    queued.iter().for_each(|(domain, payload)| note(payload, *domain));
+    let queued = queued.iter().map(|(domain, payload)| (*domain, payload.id())).collect();
+    Sights { presences, queued }
 }
 
-/// Whether a group goes by the stream: only what no domain would be shown otherwise than by this room's
-/// own stanzas to it, and what most who take the class get alike.
+/// Whether a group goes by the stream: what most who take the class get alike. Nobody is shown anything
+/// that he is not shown by this room's own stanzas to him.
 fn choose(
     payload: &Payload,
     grown: &Grown,
     desks: &mut [Option<Desk<'_>>],
     ready: &BTreeMap<usize, Ready>,
-    shown: &Shown,
+    sights: &Sights,
 ) -> Option<Choice> {
     payload.canonical()?;
     let facts = payload.facts();
@@ -242,43 +278,24 @@ fn choose(
         return None;
     }
     let class = if facts.tells_jid() { Class::Full } else { Class::Anonymous };
-    let sees = |domain: &usize| {
-        let key = (payload.nick().clone(), facts.is_unavailable());
-        let shown = shown.get(&key).filter(|_| facts.is_presence());
-        shown.is_some_and(|shown| shown[usize::from(facts.tells_jid())].contains(domain))
-    };
-    let links: Vec<_> = desks
-        .iter_mut()
-        .map(|desk| desk.as_mut().and_then(|desk| desk.link()).map(|link| acknowledged(link)))
-        .collect();
-    if !grown.is_tight(class, |domain| links[domain].clone()) {
-        return None;
-    }
+    let may_see = |domain: usize| ready.contains_key(&domain) || sights.has(domain, payload);
     let nobody = RoaringBitmap::new();
     let mut takers = Vec::new();
+    let mut blind = BTreeSet::new();
     let mut alike: [HashSet<usize>; SCOPES.len()] = Default::default();
     for (domain, desk) in desks.iter_mut().enumerate() {
-        let is_member = grown.parents[class as usize].place(member(domain)).is_some();
-        let Some(desk) = desk.as_mut() else {
-            // Somebody would pass it on there.
-            if is_member {
-                return None;
-            }
-            continue;
-        };
+        let Some(desk) = desk.as_mut() else { continue };
         if !desk.takes(class) {
-            if is_member {
-                return None;
-            }
             continue;
-        }
-        // It sees nothing on the way that it is not sent anyway.
-        if !ready.contains_key(&domain) && !sees(&domain) {
-            return None;
         }
         let link = desk.link()?;
         if !Composer::fits(link, payload) {
             return None;
+        }
+        takers.push(domain);
+        if !may_see(domain) {
+            blind.insert(domain);
+            continue;
         }
         let set = ready.get(&domain).map_or(&nobody, |part| &part.set);
         for (scope, alike) in SCOPES.into_iter().zip(&mut alike) {
@@ -286,7 +303,6 @@ fn choose(
                 alike.insert(domain);
             }
         }
-        takers.push(domain);
     }
     let most = (0..SCOPES.len()).rev().max_by_key(|scope| alike[*scope].len())?;
     if takers.len() < 2 || 2 * alike[most].len() <= takers.len() {
@@ -297,7 +313,8 @@ fn choose(
         Scope::Class(class) => Some(class),
     };
     let (alike, unlike) = takers.into_iter().partition(|domain| alike[most].contains(domain));
-    Some(Choice { class, only, alike, unlike })
+    let wary = grown.reach.wary(class, may_see);
+    Some(Choice { class, only, alike, unlike, blind, wary })
 }
 
 /// What a cast of the stream needs to know of the event that it is part of.
@@ -326,17 +343,12 @@ impl Casting<'_> {
             (spread, stream.newest().get(choice.class))
         };
         self.shared.counters.add(Counter::TreeCasts, 1);
-        let (shared_body, mut own) = match spread {
-            Spread::Tree(carried) => {
-                (Some(Arc::new(write_cast(self.room, &carried))), HashMap::new())
-            }
-            Spread::Each(each) => {
-                let bodies = each
-                    .into_iter()
-                    .map(|(node, carried)| (node, Arc::new(write_cast(self.room, &carried))));
-                (None, bodies.collect::<HashMap<Node, Arc<Element<Payload>>>>())
-            }
+        let (carried, mut own) = match spread {
+            Spread::Tree(carried) => (Some(carried), HashMap::new()),
+            Spread::Each(each) => (None, each.into_iter().collect::<HashMap<Node, _>>()),
         };
+        let write = |carried: &Carried<Payload>| Arc::new(write_cast(self.room, carried));
+        let signed = carried.as_ref().map(write);
         let parents = &self.grown.parents[choice.class as usize];
         let alike = choice.alike.iter().map(|domain| (domain, true));
         let unlike = choice.unlike.iter().map(|domain| (domain, false));
@@ -346,15 +358,21 @@ impl Casting<'_> {
             let name = desk.name.clone();
             let Some(link) = desk.link() else { continue };
             let Some(node) = link.limb.as_ref().map(|limb| limb.node) else { continue };
-            // Without a parent it is a child of the room's.
-            let is_child =
-                parents.place(member(*domain)).is_none_or(|(parent, _)| parent.is_none());
-            let body = match (&shared_body, own.remove(&node)) {
-                (Some(body), _) => body.clone(),
-                (None, Some(body)) => body,
-                (None, None) => continue,
+            let is_relay = choice.is_relay(*domain);
+            let body = match (&carried, &signed, own.remove(&node)) {
+                (_, Some(signed), _) if is_relay => signed.clone(),
+                (Some(carried), ..) => write(&lock(&self.grown.stream).direct(node, carried)),
+                (None, _, Some(carried)) => write(&carried),
+                (None, _, None) => continue,
             };
-            let is_sent = if shared_body.is_some() { is_child } else { is_alike };
+            let parent = parents.place(member(*domain)).and_then(|(parent, _)| parent);
+            let parent = parent.map(|parent| parent.0 as usize);
+            let is_fed = signed.is_some() && parent.is_some_and(|parent| choice.is_relay(parent));
+            // Whoever does not deliver it gets it only to pass it on.
+            let is_sent = !is_fed && (is_alike || signed.is_some() && is_relay);
+            if signed.is_some() && is_sent && parent.is_some() {
+                self.shared.counters.add(Counter::TreeDetours, 1);
+            }
             let bytes = (size + body.markup_len()) as u64 + CONTROL_BYTES;
             let cost = (u64::from(is_sent), if is_sent { bytes } else { 0 });
             link.traffic.cost(cost.0, cost.1);

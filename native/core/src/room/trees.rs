@@ -1,34 +1,23 @@
-//! Which links lie in the room stream, and who passes casts on to whom (`docs/protocol.md`, section 8).
+//! The trees of a room: when there are any, and what the room keeps for them (`docs/protocol.md`,
+//! section 8).
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 
 use super::Room;
-use super::compose::Composer;
-use super::domain::{Domain, Hold, State};
-use super::limb::{Limb, SharedStream, lock};
-use super::link::Link;
-use super::setup::{CONTROL_BYTES, random_name};
+use super::domain::{Domain, State};
+use super::limb::SharedStream;
+use super::reach::Reach;
+use super::setup::random_name;
 use crate::audience::Scope;
-use crate::ops::Report;
-use crate::tree::wire::{TreeOp, write_newest};
 use crate::tree::{
-    LinkKey, Node, Parents, Patience, RoomStream, Sentence, Shape, Standings, StreamLimits,
-    TreeOptions,
+    Node, Parents, Patience, RoomStream, Shape, Standings, StreamLimits, TreeOptions,
 };
-use crate::{Action, Class, Counter, Millis};
+use crate::{Action, Class, Millis, Payload};
 
-/// Milliseconds without an acknowledgement of a cast after which a replica is told how far the stream
-/// is, and between two such.
-const BEAT: u64 = 3000;
-/// Milliseconds between two answers to a replica that misses casts.
-const REPAIR_PAUSE: u64 = 100;
 /// Milliseconds for which it must have been so, or not, that all see real JIDs.
 const SETTLED: u64 = 30_000;
-/// Casts in one such answer.
-const REPAIRED: usize = 256;
 
 /// What a room needs for trees.
 pub(super) struct Trees {
@@ -38,8 +27,11 @@ pub(super) struct Trees {
     may_show: bool,
     /// Whether all remote occupants see real JIDs, and since when that is not so any more, or is anew.
     shown: (bool, Option<Millis>),
-    standings: Standings,
-    nodes: u32,
+    /// What has been queued in this event for domains whose links are held.
+    pub queued: Vec<(usize, Payload)>,
+    pub standings: Standings,
+    /// Links that have lain in a stream.
+    pub nodes: u32,
     pub grown: Option<Grown>,
 }
 
@@ -53,47 +45,16 @@ impl std::fmt::Debug for Trees {
 #[derive(Debug)]
 pub(super) struct Grown {
     pub stream: SharedStream,
-    epoch: String,
+    pub epoch: String,
     /// Of each class. Domains are known by their numbers.
     pub parents: [Parents; 2],
-    /// Relays that may not know yet that a child of theirs is not to have casts of a class any more.
-    unaware: Vec<Unaware>,
-}
-
-/// A relay that was told to pass casts on to somebody no longer, and what it has to acknowledge.
-#[derive(Debug)]
-struct Unaware {
-    class: Class,
-    relay: usize,
-    epoch: Arc<str>,
-    seq: u64,
-}
-
-impl Grown {
-    /// Whether nobody is sent casts of a class by others who is not to have them. `link` tells the link
-    /// of a domain, if it is up.
-    pub fn is_tight(&self, class: Class, link: impl Fn(usize) -> Option<(Arc<str>, u64)>) -> bool {
-        let of_class = self.unaware.iter().filter(|unaware| unaware.class == class);
-        !of_class.map(|u| (u, link(u.relay))).any(|(u, link)| u.is_open(link))
-    }
-}
-
-impl Unaware {
-    /// `link` is the epoch of the relay's link, if it has one, and the oldest envelope that is not
-    /// acknowledged there.
-    fn is_open(&self, link: Option<(Arc<str>, u64)>) -> bool {
-        link.is_some_and(|(epoch, oldest)| epoch == self.epoch && oldest <= self.seq)
-    }
-}
-
-/// The epoch of a link and its oldest envelope that is not acknowledged.
-pub(super) fn acknowledged(link: &Link) -> (Arc<str>, u64) {
-    (link.epoch.clone(), link.sent.front().map_or(u64::MAX, |sent| sent.seq))
+    /// Whom relays may pass casts on to, whether they are to or not.
+    pub reach: Reach,
 }
 
 impl Trees {
     /// A key of its own for each purpose.
-    fn key(&self, purpose: &str, name: &str) -> [u8; 32] {
+    pub fn key(&self, purpose: &str, name: &str) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.secret);
         for word in [purpose, name] {
@@ -117,6 +78,7 @@ impl Room {
             secret,
             may_show: false,
             shown: (false, None),
+            queued: Vec::new(),
             standings: Standings::new(Patience::default()),
             nodes: 0,
             grown: None,
@@ -161,12 +123,11 @@ impl Room {
                 stream: Arc::new(Mutex::new(stream)),
                 epoch,
                 parents,
-                unaware: Vec::new(),
+                reach: Reach::default(),
             });
         }
         if let Some(grown) = &mut trees.grown {
-            let link = |number: usize| self.domains[number].link().map(acknowledged);
-            grown.unaware.retain(|unaware| unaware.is_open(link(unaware.relay)));
+            grown.reach.tend(|number| self.domains[number].told_link());
         }
         for number in 0..self.domains.len() {
             self.join_stream(now, &mut trees, number, out);
@@ -178,12 +139,12 @@ impl Room {
         if let Some(grown) = trees.grown.as_mut().filter(|_| has_moved) {
             self.assign_all(now, grown, out);
         }
+        self.park_deserted();
         if let Some(at) = trees.standings.next(now) {
             self.alarm.by(at);
         }
         self.trees = Some(trees);
     }
-
     /// Whether all remote occupants see real JIDs. What has changed counts only after a while: a session
     /// that comes in has not been shown any yet.
     fn shows_jids(&mut self, now: Millis, (is_shown, since): &mut (bool, Option<Millis>)) -> bool {
@@ -201,259 +162,4 @@ impl Room {
         }
         *is_shown
     }
-
-    /// A link that may lie in the stream does from here on, and one that has left it is forgotten there.
-    fn join_stream(
-        &mut self,
-        now: Millis,
-        trees: &mut Trees,
-        number: usize,
-        out: &mut Vec<Action>,
-    ) {
-        let domain = &mut self.domains[number];
-        let State::Linked(link) = &mut domain.state else { return };
-        if let Some(seq) = link.limb.as_ref().and_then(|limb| limb.leaving())
-            && link.sent.front().is_none_or(|sent| sent.seq > seq)
-        {
-            link.limb = None;
-        }
-        let Some(grown) = &trees.grown else { return };
-        if link.limb.is_some() || link.trees.is_none() || link.ended {
-            return;
-        }
-        trees.nodes += 1;
-        let node = Node(trees.nodes);
-        let secret = trees.key("link", &format!("{} {}", link.epoch, trees.nodes));
-        let mut composer = Composer::new(link, &domain.name, &self.shared, now);
-        composer.flush();
-        let has_full = composer.is_full();
-        let mut stream = lock(&grown.stream);
-        let from = stream.newest();
-        let (name, key) = (grown.epoch.clone(), stream.public());
-        composer.tree(TreeOp::Stream { name, key, secret, from, has_full });
-        out.extend(composer.finish());
-        stream.join(node, LinkKey::new(secret), 0, has_full);
-        drop(stream);
-        link.limb = Some(Box::new(Limb::new(grown.stream.clone(), node, has_full)));
-        self.watch(number);
-    }
-
-    /// A link lies in the stream no more.
-    fn cut_off(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
-        let domain = &mut self.domains[number];
-        match &mut domain.state {
-            State::Linked(link) if link.limb.as_ref().is_some_and(|l| l.leaving().is_none()) => {
-                let mut composer = Composer::new(link, &domain.name, &self.shared, now);
-                composer.tree(TreeOp::Alone);
-                out.extend(composer.finish());
-                let seq = link.next_seq - 1;
-                if let Some(limb) = &mut link.limb {
-                    limb.leave(seq);
-                }
-                self.watch(number);
-            }
-            _ => {}
-        }
-    }
-
-    /// Puts a domain into the trees of the classes that it takes, or out of them. Whether anybody has
-    /// moved.
-    fn place_domain(&mut self, now: Millis, trees: &mut Trees, number: usize) -> bool {
-        let Some(grown) = &mut trees.grown else { return false };
-        let fanout = TreeOptions::of(&self.shared.config).fanout;
-        let node = member(number);
-        let link = match &self.domains[number].state {
-            State::Linked(link) => Some(link),
-            _ => None,
-        };
-        let mut has_moved = false;
-        for class in Class::ALL {
-            let parents = &mut grown.parents[class as usize];
-            let is_in = parents.place(node).is_some();
-            let taker = link.filter(|link| {
-                let takes = |limb: &Limb| {
-                    limb.leaving().is_none() && (class == Class::Anonymous || limb.has_full)
-                };
-                link.limb.as_deref().is_some_and(takes) && trees.standings.is_heard(now, node)
-            });
-            let moves = match taker {
-                None if is_in => parents.leave(now, node),
-                None => continue,
-                Some(link) => {
-                    let most = link.trees.unwrap_or(0);
-                    let may_relay = most >= fanout as u64 && trees.standings.is_good(now, node);
-                    let round_trip = link.round_trip.unwrap_or(0);
-                    if is_in {
-                        parents.measured(node, round_trip);
-                    }
-                    parents.join(now, node, round_trip, may_relay)
-                }
-            };
-            has_moved |= !moves.is_empty() || !is_in || taker.is_none();
-        }
-        has_moved
-    }
-
-    /// [`Self::assign`] for every domain.
-    fn assign_all(&mut self, now: Millis, grown: &mut Grown, out: &mut Vec<Action>) {
-        for number in 0..self.domains.len() {
-            self.assign(now, grown, number, out);
-        }
-    }
-
-    /// Tells a replica who passes casts on to it and to whom it does.
-    fn assign(&mut self, now: Millis, grown: &mut Grown, number: usize, out: &mut Vec<Action>) {
-        let State::Linked(link) = &self.domains[number].state else { return };
-        let Some(limb) = link.limb.as_ref().filter(|limb| limb.leaving().is_none()) else { return };
-        let name = |number: &usize| self.domains[*number].name.clone();
-        let mut ops = Vec::new();
-        let mut barred = Vec::new();
-        let mut told = (limb.parents, limb.children.clone());
-        for class in Class::ALL {
-            let at = class as usize;
-            let parents = &grown.parents[at];
-            let parent = parents.place(member(number)).and_then(|(parent, _)| parent);
-            let parent = parent.map(|node| node.0 as usize);
-            if parent != limb.parents[at] {
-                ops.push(TreeOp::Parent { class, domain: parent.as_ref().map(name) });
-            }
-            let children: BTreeSet<usize> =
-                parents.children(member(number)).map(|node| node.0 as usize).collect();
-            for gone in limb.children[at].difference(&children) {
-                let domain = &self.domains[*gone];
-                let is_full = domain.link().is_some_and(Link::is_full);
-                if domain.occupants == 0 || class == Class::Full && !is_full {
-                    barred.push(class);
-                }
-                ops.push(TreeOp::Child { class, domain: name(gone), is_gone: true });
-            }
-            for new in children.difference(&limb.children[at]) {
-                ops.push(TreeOp::Child { class, domain: name(new), is_gone: false });
-            }
-            told.0[at] = parent;
-            told.1[at] = children;
-        }
-        if ops.is_empty() {
-            return;
-        }
-        let domain = &mut self.domains[number];
-        let State::Linked(link) = &mut domain.state else { return };
-        let mut composer = Composer::new(link, &domain.name, &self.shared, now);
-        for op in ops {
-            composer.tree(op);
-        }
-        out.extend(composer.finish());
-        let (epoch, seq) = (link.epoch.clone(), link.next_seq - 1);
-        let unaware = |class| Unaware { class, relay: number, epoch: epoch.clone(), seq };
-        grown.unaware.extend(barred.into_iter().map(unaware));
-        if let Some(limb) = &mut link.limb {
-            (limb.parents, limb.children) = told;
-        }
-        self.watch(number);
-    }
-
-    /// What a report says of the room stream.
-    pub(super) fn hear_of_casts(
-        &mut self,
-        now: Millis,
-        number: usize,
-        report: &Report,
-        out: &mut Vec<Action>,
-    ) {
-        self.repair(now, number, report, out);
-        let witness = member(number);
-        let State::Linked(link) = &self.domains[number].state else { return };
-        let Some(limb) = &link.limb else { return };
-        let parents = limb.parents;
-        let Some(trees) = &mut self.trees else { return };
-        for class in &report.complaints {
-            let Some(parent) = parents[*class as usize] else { continue };
-            self.shared.counters.add(Counter::Complaints, 1);
-            let sentence = trees.standings.complain(now, witness, member(parent));
-            log::info!(
-                "{}: {} complains of {}: {sentence:?}",
-                self.jid,
-                self.domains[number].name,
-                self.domains[parent].name
-            );
-            // Who may not relay or have a parent any more is dealt with by `tend`.
-            if let (Sentence::Move, Some(grown)) = (sentence, &mut trees.grown) {
-                grown.parents[*class as usize].move_away(now, witness);
-            }
-        }
-        if !report.complaints.is_empty()
-            && let Some(mut trees) = self.trees.take()
-        {
-            if let Some(grown) = &mut trees.grown {
-                self.assign_all(now, grown, out);
-            }
-            self.trees = Some(trees);
-        }
-    }
-
-    /// Sends casts again that a replica misses. All that are not acknowledged are kept.
-    fn repair(&mut self, now: Millis, number: usize, report: &Report, out: &mut Vec<Action>) {
-        let domain = &mut self.domains[number];
-        // Also what is missing before the end of a link that takes its leave.
-        let link = match &mut domain.state {
-            State::Linked(link) => link,
-            State::Held(Hold { link, split: None, .. }) => link,
-            _ => return,
-        };
-        let Link { limb: Some(limb), sent, .. } = &mut **link else { return };
-        let is_soon = limb.repaired.is_some_and(|last| now.since(last) < REPAIR_PAUSE);
-        if report.missing.is_empty() || is_soon {
-            return;
-        }
-        limb.repaired = Some(now);
-        let is_missing = |(class, n): (Class, u64)| {
-            report.missing.iter().any(|m| m.class == class && (m.first..=m.last).contains(&n))
-        };
-        let lost = sent.iter().filter(|sent| sent.cast.is_some_and(is_missing));
-        let lost: Vec<_> = lost.take(REPAIRED).map(|s| (s.seq, s.body.clone(), s.bytes)).collect();
-        self.shared.counters.add(Counter::CastsRepaired, lost.len() as u64);
-        for (seq, body, bytes) in lost {
-            link.traffic.cost(1, bytes + CONTROL_BYTES);
-            self.shared.counters.cost(1, bytes + CONTROL_BYTES);
-            out.push(Action::Envelope { to: domain.name.clone(), id: link.id(seq), body });
-        }
-    }
-
-    /// Tells a replica that has not acknowledged a cast for a while how far the stream is.
-    pub(super) fn beat(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
-        let domain = &mut self.domains[number];
-        let State::Linked(link) = &mut domain.state else { return };
-        if next_beat(link).is_none_or(|at| now < at) {
-            return;
-        }
-        let (id, epoch) = (link.question_id(), link.epoch.clone());
-        let Some(limb) = &mut link.limb else { return };
-        limb.beat = Some(now);
-        let Some(grown) = self.trees.as_ref().and_then(|trees| trees.grown.as_ref()) else {
-            return;
-        };
-        let body = Arc::new(write_newest(&epoch, lock(&grown.stream).newest()));
-        link.traffic.cost(1, CONTROL_BYTES);
-        self.shared.counters.cost(1, CONTROL_BYTES);
-        out.push(Action::Envelope { to: domain.name.clone(), id, body });
-    }
-
-    /// Moves those for whom another place in a tree is better by far.
-    pub(super) fn improve(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let Some(mut trees) = self.trees.take() else { return };
-        if let Some(grown) = &mut trees.grown {
-            let [anonymous, full] = &mut grown.parents;
-            if !anonymous.improve(now).is_empty() | !full.improve(now).is_empty() {
-                self.assign_all(now, grown, out);
-            }
-        }
-        self.trees = Some(trees);
-    }
-}
-
-/// When a replica is to be told how far the stream is.
-pub(super) fn next_beat(link: &Link) -> Option<Millis> {
-    let limb = link.limb.as_ref().filter(|limb| limb.leaving().is_none())?;
-    let oldest = link.sent.front().filter(|sent| sent.cast.is_some())?.at;
-    Some(oldest.max(limb.beat.unwrap_or(oldest)) + BEAT)
 }

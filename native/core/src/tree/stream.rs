@@ -276,6 +276,13 @@ impl<P: Clone> RoomStream<P> {
         spread
     }
 
+    /// A cast that has just gone out, for a replica that is not to pass it on. After what it has been
+    /// sent.
+    pub fn direct(&self, node: Node, carried: &Carried<P>) -> Carried<P> {
+        let seq = self.takers.get(&node).map_or(0, |taker| taker.seq);
+        Carried { proof: Proof::Direct { seq }, ..carried.clone() }
+    }
+
     /// Those that have been told by a cast of each class that they may have.
     fn forget_retired(&mut self) {
         let due = &self.due;

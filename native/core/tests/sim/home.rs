@@ -215,6 +215,14 @@ impl Home {
         }
     }
 
+    /// The module is gone without a word; what others keep of it survives.
+    pub fn die(&mut self) {
+        if let Some(replica) = self.replica.take() {
+            self.kept = replica.consents();
+            self.was_cut = true;
+        }
+    }
+
     /// The server is killed and starts again; these sessions do not come back.
     pub fn crash(&mut self, gone: &[String]) {
         self.gone.extend(gone.iter().cloned());

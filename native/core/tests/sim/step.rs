@@ -20,6 +20,10 @@ pub enum Step {
     Up(u8, u8),
     Unload(u8),
     Load(u8),
+    /// The module is gone without a word.
+    Die(u8),
+    /// The server of a domain is killed and starts again; its stream breaks, or is there again at once.
+    Crash(u8, bool),
     UnloadPrimary,
     LoadPrimary,
     Cut(u8),
@@ -102,6 +106,8 @@ pub fn run(world: &mut World, steps: &[Step], session: impl Fn(u8) -> (usize, St
             }
             Step::Unload(home) => world.homes[usize::from(home)].unload(world.now),
             Step::Load(home) => world.homes[usize::from(home)].load(world.now),
+            Step::Die(home) => world.homes[usize::from(home)].die(),
+            Step::Crash(home, breaks) => world.crash(home.into(), breaks),
             Step::UnloadPrimary => world.unload_primary(),
             Step::LoadPrimary => world.load_primary(),
             Step::Cut(home) => world.cut(home.into()),

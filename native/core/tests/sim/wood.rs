@@ -15,6 +15,12 @@ pub fn session(n: u8) -> (usize, String) {
     (home, format!("u{user}@{}/r", DOMAINS[home]))
 }
 
+/// Four users at each domain, of whom the first two are those of [`session`].
+pub fn one_of_four(n: u8) -> (usize, String) {
+    let (home, user) = (usize::from(n) % DOMAINS.len(), n / 6 % 4);
+    (home, format!("u{user}@{}/r", DOMAINS[home]))
+}
+
 /// Nobody is in yet.
 pub fn wood(seed: u64, options: &[(&str, u64)]) -> World {
     let usual = [("ack_every", 3), ("ack_delay", 500), ("retry_min", 1000)];
@@ -83,6 +89,23 @@ pub fn levels(world: &mut World) -> (Vec<usize>, Vec<usize>) {
     let (near, far) = homes.partition(|home| !world.homes[*home].down.is_empty());
     world.quiet();
     (near, far)
+}
+
+/// The domains of a room whose fan-out is one, from the room on. A message has arrived afterwards.
+pub fn chain(world: &mut World) -> Vec<usize> {
+    say(world, 0);
+    world.quiet();
+    say(world, 0);
+    let mut chain: Vec<usize> =
+        (0..DOMAINS.len()).filter(|home| !world.homes[*home].down.is_empty()).collect();
+    world.arrive_down(chain[0]);
+    while let Some(next) = (0..DOMAINS.len()).find(|home| !world.homes[*home].aside.is_empty()) {
+        world.arrive_aside(next, 0);
+        chain.push(next);
+    }
+    assert_eq!(chain.len(), DOMAINS.len());
+    world.quiet();
+    chain
 }
 
 /// Everything arrives but what comes to this domain from the room itself.

@@ -1,0 +1,78 @@
+//! What a replica misses of the room stream comes over its direct link (`docs/protocol.md`, section 8.5).
+
+use std::sync::Arc;
+
+use super::Room;
+use super::domain::{Hold, State};
+use super::link::Link;
+use super::setup::CONTROL_BYTES;
+use crate::ops::Report;
+use crate::tree::wire::write_newest;
+use crate::{Action, Class, Counter, Millis};
+
+/// Milliseconds without an acknowledgement of a cast after which a replica is told how far the stream
+/// is, and between two such.
+const BEAT: u64 = 3000;
+/// Milliseconds between two answers to a replica that misses casts.
+const REPAIR_PAUSE: u64 = 100;
+/// Casts in one such answer.
+const REPAIRED: usize = 256;
+
+impl Room {
+    /// Sends casts again that a replica misses. All that are not acknowledged are kept.
+    pub(super) fn repair(
+        &mut self,
+        now: Millis,
+        number: usize,
+        report: &Report,
+        out: &mut Vec<Action>,
+    ) {
+        let domain = &mut self.domains[number];
+        // Also what is missing before the end of a link that takes its leave.
+        let link = match &mut domain.state {
+            State::Linked(link) => link,
+            State::Held(Hold { link, split: None, .. }) => link,
+            _ => return,
+        };
+        let Link { limb: Some(limb), sent, .. } = &mut **link else { return };
+        let is_soon = limb.repaired.is_some_and(|last| now.since(last) < REPAIR_PAUSE);
+        if report.missing.is_empty() || is_soon {
+            return;
+        }
+        limb.repaired = Some(now);
+        let is_missing = |(class, n): (Class, u64)| {
+            report.missing.iter().any(|m| m.class == class && (m.first..=m.last).contains(&n))
+        };
+        let lost = sent.iter().filter(|sent| sent.cast.is_some_and(is_missing));
+        let lost: Vec<_> = lost.take(REPAIRED).map(|s| (s.seq, s.body.clone(), s.bytes)).collect();
+        self.shared.counters.add(Counter::CastsRepaired, lost.len() as u64);
+        for (seq, body, bytes) in lost {
+            link.traffic.cost(1, bytes + CONTROL_BYTES);
+            self.shared.counters.cost(1, bytes + CONTROL_BYTES);
+            out.push(Action::Envelope { to: domain.name.clone(), id: link.id(seq), body });
+        }
+    }
+
+    /// Tells a replica that has not acknowledged a cast for a while how far the stream is.
+    pub(super) fn beat(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        let domain = &mut self.domains[number];
+        let State::Linked(link) = &mut domain.state else { return };
+        if next_beat(link).is_none_or(|at| now < at) {
+            return;
+        }
+        let (id, epoch) = (link.question_id(), link.epoch.clone());
+        let Some(limb) = &mut link.limb else { return };
+        limb.beat = Some(now);
+        let body = Arc::new(write_newest(&epoch, limb.newest()));
+        link.traffic.cost(1, CONTROL_BYTES);
+        self.shared.counters.cost(1, CONTROL_BYTES);
+        out.push(Action::Envelope { to: domain.name.clone(), id, body });
+    }
+}
+
+/// When a replica is to be told how far the stream is.
+pub(super) fn next_beat(link: &Link) -> Option<Millis> {
+    let limb = link.limb.as_ref().filter(|limb| limb.leaving().is_none())?;
+    let oldest = link.sent.front().filter(|sent| sent.cast.is_some())?.at;
+    Some(oldest.max(limb.beat.unwrap_or(oldest)) + BEAT)
+}
