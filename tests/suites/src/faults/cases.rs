@@ -19,17 +19,19 @@ const HOLD: u64 = 12;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Longest time for one pairing.
-const LIMIT: Duration = Duration::from_secs(420);
+pub const LIMIT: Duration = Duration::from_secs(420);
 
 pub fn suite() -> Suite {
     PAIRINGS.into_iter().fold(Suite::new("faults"), |suite, pairing| {
-        suite.long_case(pairing.to_string(), LIMIT, move || run(pairing))
+        suite.long_case(pairing.to_string(), LIMIT, move || run(pairing, Setup::QUICK))
     })
 }
 
-async fn run(pairing: Pairing) -> Result<()> {
-    let setup = Setup { hold: Some(HOLD), ..Setup::QUICK };
-    let lab = setup.start("faults", pairing).await?;
+/// All of them, one after the other.
+pub async fn run(pairing: Pairing, setup: Setup) -> Result<()> {
+    let setup = Setup { hold: Some(HOLD), ..setup };
+    let name = if setup.tree { "faults-tree" } else { "faults" };
+    let lab = setup.start(name, pairing).await?;
     let outcome = async {
         let town = Town::found(&lab, 1).await?;
         town.live(play(pairing, &town)).await

@@ -149,7 +149,8 @@ async fn side(
     groups: &[Group],
 ) -> Result<Vec<Row>> {
     let hold = (!arguments.stock).then_some(HOLD);
-    let setup = Setup { dmuc, stock: arguments.stock, hold, record: false, forgetful: false };
+    let setup =
+        Setup { dmuc, stock: arguments.stock, hold, record: false, forgetful: false, tree: false };
     let name = if dmuc { "cuts-dmuc" } else { "cuts-plain" };
     let lab = setup.start(name, pairing).await?;
     lab.wire("a", "b").set_latency(LATENCY);

@@ -3,7 +3,7 @@
 //! [`town`] is the room and its people, [`member`] what a client does, [`diary`] what it has heard,
 //! and [`oracle`] says whether that is right.
 
-mod cases;
+pub mod cases;
 pub mod cuts;
 mod diary;
 pub mod list;

@@ -64,7 +64,8 @@ struct Phases {
 
 async fn soak(pairing: Pairing, arguments: &Arguments) -> Result<Phases> {
     let hold = (!arguments.stock).then_some(HOLD);
-    let setup = Setup { dmuc: true, stock: arguments.stock, hold, record: false, forgetful: true };
+    let setup =
+        Setup { stock: arguments.stock, hold, record: false, forgetful: true, ..Setup::QUICK };
     let lab = setup.start("soak", pairing).await?;
     let mut phases = Phases::default();
     let outcome = async {

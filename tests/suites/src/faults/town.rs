@@ -70,12 +70,14 @@ pub struct Setup {
     pub record: bool,
     /// Without archives: ejabberd's reads all of a room's to add a message, and Prosody's is kept in memory.
     pub forgetful: bool,
+    /// With a tree: one of the servers of remote users passes on to the other what is for all.
+    pub tree: bool,
 }
 
 impl Setup {
     /// With dmuc and short times.
     pub const QUICK: Self =
-        Self { dmuc: true, stock: false, hold: None, record: true, forgetful: false };
+        Self { dmuc: true, stock: false, hold: None, record: true, forgetful: false, tree: false };
 
     /// Starts servers `a` (the room's), `b` behind a wire, and `c`.
     pub async fn start(self, name: &str, pairing: Pairing) -> Result<Lab> {
@@ -115,6 +117,9 @@ impl Setup {
                 .dmuc_option("setup_timeout", 5)
                 .dmuc_option("retry_max", 10)
                 .dmuc_option("hold_time", 30);
+        }
+        if self.tree {
+            spec = spec.dmuc_option("tree_domains", 1).dmuc_option("tree_fanout", 1);
         }
         match self.hold {
             Some(seconds) => spec.dmuc_option("hold_time", seconds),

@@ -10,6 +10,8 @@ use anyhow::Result;
 use dmuc_testkit::Kind;
 
 use self::wood::Wood;
+use crate::faults::cases;
+use crate::faults::town::Setup;
 use crate::oracle::compare_in_a_tree;
 use crate::runner::Suite;
 use crate::scene::Pairing;
@@ -29,6 +31,10 @@ pub fn suite() -> Suite {
             .case(format!("{kind} broken"), move || broken(kind));
     }
     for (pairing, third) in SCRIPTED {
+        let setup = Setup { tree: true, ..Setup::QUICK };
+        suite = suite.long_case(format!("{pairing} faults"), cases::LIMIT, move || {
+            cases::run(pairing, setup)
+        });
         for (group, scripts) in GROUPS {
             suite = suite.case(format!("{pairing} {group}"), move || async move {
                 compare_in_a_tree(pairing, third, group, &scripts.concat()).await
