@@ -62,7 +62,8 @@ table() ->
      {max_slot_bytes, int, 16777216, 0, 4294967296,
       <<"Bytes of the stanzas kept for one link.">>},
      {max_slot_bytes_total, int, 268435456, 0, 68719476736,
-      <<"Bytes of the stanzas that a replica keeps for all its links.">>},
+      <<"Bytes of the stanzas that a replica keeps for all its links, for replay or because "
+        "their turn in a room stream has not come.">>},
      {max_slots_total, int, 1000000, 0, 1000000000,
       <<"Stanzas of which a primary remembers that replicas keep them, each once for each "
         "replica, on all links of a host; some 300 bytes each.">>},

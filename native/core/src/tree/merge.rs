@@ -176,6 +176,11 @@ impl<P: Clone, E> Merge<P, E> {
         self.thrown
     }
 
+    /// Bytes of the casts that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn takes(&self, class: Class) -> bool {
         class == Class::Anonymous || self.has_full
     }
