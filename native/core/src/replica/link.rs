@@ -67,6 +67,8 @@ pub(super) struct Link {
     pub offers_trees: bool,
     /// Its part in them, if it has one.
     pub branch: Option<Box<Branch>>,
+    /// The envelope under way has waited: it is not what the host has just handed over.
+    pub has_waited: bool,
     /// When it came up.
     pub since: Millis,
     /// Copies that it has delivered.

@@ -14,18 +14,34 @@ pub struct TreeOptions {
     pub fanout: usize,
     /// At a replica: whether it passes casts on to others.
     pub relay: bool,
+    /// At a primary: milliseconds after which a room makes a new key, and with it a new epoch of its
+    /// stream.
+    pub renew_after: u64,
+    /// At a primary: casts of a class after which it does.
+    pub renew_casts: u64,
 }
 
 impl Default for TreeOptions {
     fn default() -> Self {
-        TreeOptions { mode: Mode::Off, fanout: 16, relay: true }
+        TreeOptions {
+            mode: Mode::Off,
+            fanout: 16,
+            relay: true,
+            renew_after: 86_400_000,
+            renew_casts: 1_000_000,
+        }
     }
 }
 
 impl TreeOptions {
     /// The same within what is allowed.
     pub(crate) fn bounded(self) -> Self {
-        TreeOptions { fanout: self.fanout.clamp(1, 1000), ..self }
+        TreeOptions {
+            fanout: self.fanout.clamp(1, 1000),
+            renew_after: self.renew_after.max(1000),
+            renew_casts: self.renew_casts.max(1),
+            ..self
+        }
     }
 
     /// Children that a replica with these options takes.

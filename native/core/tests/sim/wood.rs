@@ -6,7 +6,13 @@ use dmuc_core::{Counter, Element, Payload};
 use super::{Down, World};
 
 pub const DOMAINS: [&str; 6] = ["b.test", "c.test", "d.test", "e.test", "f.test", "g.test"];
-pub const FORCED: TreeOptions = TreeOptions { mode: Mode::Forced, fanout: 2, relay: true };
+pub const FORCED: TreeOptions = TreeOptions {
+    mode: Mode::Forced,
+    fanout: 2,
+    relay: true,
+    renew_after: 86_400_000,
+    renew_casts: 1_000_000,
+};
 
 /// Two users with one session each at each domain. The first of all is a moderator.
 pub fn session(n: u8) -> (usize, String) {
