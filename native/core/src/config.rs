@@ -170,6 +170,10 @@ options! {
     tree_fanout: Count 16, 1..=1000;
     /// Domains to which the replica passes casts of a class on, for each room; 0: to none.
     tree_children: Count 16, 0..=1000;
+    /// Time after which a room with a tree signs its casts with another key.
+    tree_key_age: Millis 86400000, 1000..=604800000;
+    /// Casts of a class after which it does.
+    tree_key_casts: Count 1000000, 1..=1000000000;
     /// Consent records of one session.
     max_consents_per_session: Count 500, 1..=1000000;
     /// Consent records of a replica.

@@ -4,7 +4,8 @@ mod sim;
 
 use std::collections::BTreeSet;
 
-use dmuc_core::{Config, Counter};
+use dmuc_core::{Config, Counter, Element, Payload};
+use sim::World;
 use sim::wood::{bodies, chain, fill, grown, levels, overtake, received, say, session, sum, wood};
 
 #[test]
@@ -415,13 +416,14 @@ fn a_domain_with_nobody_left_gets_nothing_and_costs_nobody_the_tree() {
         world.homes[home].leave(world.now, &name);
         world.settle();
     }
-    world.pass(1000);
-    world.settle();
+    // Whoever had it for a child has said at once that he has not any more.
+    let detours = world.shared.counters.get(Counter::TreeDetours);
     let copies = sum(&world, Counter::CastsRelayed);
     say(&mut world, near[0] as u8);
     world.settle();
     assert_eq!(sum(&world, Counter::CastsRelayed) - copies, 3);
     let counters = &world.shared.counters;
+    assert_eq!(counters.get(Counter::TreeDetours), detours);
     assert_eq!(counters.get(Counter::LinksDown), 0, "its link is still there");
     // And it may come back.
     for n in [far[0], far[0] + 6] {
@@ -433,6 +435,100 @@ fn a_domain_with_nobody_left_gets_nothing_and_costs_nobody_the_tree() {
     world.quiet();
     assert_eq!(world.verdict(), Ok(()));
     assert_eq!(levels(&mut world).1.len(), 4);
+}
+
+/// Name and key of the stream, as the replicas are told.
+fn streams(world: &World) -> BTreeSet<(String, String)> {
+    let attr = |op: &Element<Payload>, name| op.attr(name).expect("an attribute").to_owned();
+    let bodies = (0..6).flat_map(|home| bodies(world, home));
+    let ops = bodies.flat_map(|body| &body.children).filter(|op| op.name == "stream");
+    ops.map(|op| (attr(op, "name"), attr(op, "key"))).collect()
+}
+
+/// Lets a room of which everybody is in come to a new stream. How many have been told of it.
+fn renewed(world: &mut World) -> BTreeSet<(String, String)> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        seen.extend(streams(world));
+        for home in 0..6 {
+            while world.arrive_down(home) {}
+            while world.arrive_up(home) {
+                seen.extend(streams(world));
+            }
+        }
+        while (0..6).any(|home| world.arrive_aside(home, 0)) {}
+    }
+    seen
+}
+
+#[test]
+fn a_stream_that_is_old_or_long_makes_way_for_another_with_another_key() {
+    for (after, casts) in [(3_600_000, 1_000_000), (86_400_000, 40)] {
+        let mut world = wood(1, &[("tree_key_age", after), ("tree_key_casts", casts)]);
+        for n in 0..12 {
+            let (home, name) = session(n);
+            world.homes[home].join(world.now, &name, &format!("n{n}"));
+        }
+        let first = renewed(&mut world);
+        assert_eq!(first.len(), 1);
+        world.quiet();
+        let (near, far) = levels(&mut world);
+        assert_eq!((near.len(), far.len()), (2, 4));
+        let mut seen = BTreeSet::new();
+        let mut said = 0;
+        while seen.is_empty() && said < 100 {
+            if casts < 1_000_000 {
+                say(&mut world, 0);
+                said += 1;
+            } else {
+                world.pass(60_000);
+                said += 1;
+            }
+            seen = renewed(&mut world);
+        }
+        assert_eq!(seen.len(), 1, "the same for everybody, and at once");
+        for (former, new) in first.iter().zip(&seen) {
+            assert!(former.0 != new.0 && former.1 != new.1);
+        }
+        assert!(said > 20, "{said}");
+        world.pass(100);
+        let (near, far) = levels(&mut world);
+        assert_eq!((near.len(), far.len()), (2, 4), "by the tree again");
+        world.quiet();
+        let counters = &world.shared.counters;
+        assert_eq!(counters.get(Counter::LinksSplit) + counters.get(Counter::LinksDown), 0);
+        assert_eq!(sum(&world, Counter::Gaps) + sum(&world, Counter::Malformed), 0);
+        assert_eq!(world.verdict(), Ok(()));
+    }
+}
+
+#[test]
+fn what_waits_behind_the_end_of_a_stream_is_not_lost() {
+    let mut world = wood(1, &[("tree_key_casts", 40)]);
+    fill(&mut world);
+    let (_, far) = levels(&mut world);
+    let slow = far[0];
+    let mut said = 0;
+    // What comes from its parent is late, also when the room has another stream.
+    while streams(&world).is_empty() && said < 100 {
+        say(&mut world, (slow as u8 + 1) % 6);
+        said += 1;
+        for home in 0..6 {
+            while world.arrive_down(home) {}
+            while world.arrive_up(home) {}
+            while home != slow && world.arrive_aside(home, 0) {}
+        }
+    }
+    assert!((5..100).contains(&said));
+    for _ in 0..3 {
+        let copies = world.muc.whisper(&session(slow as u8).1);
+        world.happen(copies);
+        while world.arrive_down(slow) {}
+    }
+    world.quiet();
+    assert_eq!(world.shared.counters.get(Counter::LinksSplit), 0);
+    assert_eq!(sum(&world, Counter::Gaps) + sum(&world, Counter::Malformed), 0);
+    assert_eq!(world.verdict(), Ok(()));
 }
 
 #[test]

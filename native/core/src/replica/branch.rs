@@ -135,9 +135,7 @@ impl Replica {
         let link = self.links.get_mut(room).ok_or(MALFORMED)?;
         match op {
             TreeOp::Stream { .. } => {
-                let branch = Some(op).filter(|_| link.offers_trees);
-                let branch =
-                    branch.and_then(|op| Branch::new(room, op, &self.shared)).ok_or(MALFORMED)?;
+                let branch = Branch::new(room, op, &self.shared).ok_or(MALFORMED)?;
                 link.branch = Some(Box::new(branch));
             }
             TreeOp::Alone => {
@@ -237,11 +235,17 @@ impl Replica {
                 }
                 Some(Next::Envelope(Waiting { id, seq, element, bytes })) => {
                     branch.envelopes -= bytes;
+                    let is_last = element.children.iter().any(|op| op.name == "alone");
+                    let rest: Vec<Waiting> =
+                        if is_last { branch.merge.rest().collect() } else { Vec::new() };
                     // As many casts have come between as the room has counted, or it counts wrongly.
                     let done = match seq == next_seq {
                         true => self.carry_out(now, room, &element, seq, out),
                         false => Err(MALFORMED),
                     };
+                    if done.is_ok() {
+                        self.take_rest(now, room, rest, out);
+                    }
                     (done, Some(id))
                 }
             };
@@ -254,6 +258,30 @@ impl Replica {
                 let Refusal { condition, dmuc, .. } = refusal;
                 out.push(Action::Refuse { to: room.clone(), id, condition, dmuc });
             }
+        }
+    }
+
+    /// Envelopes that have waited behind the one with which the link has left the stream: as if they had
+    /// come just now. It may lie in another since one of them.
+    fn take_rest(
+        &mut self,
+        now: Millis,
+        room: &Arc<str>,
+        rest: Vec<Waiting>,
+        out: &mut Vec<Action>,
+    ) {
+        for Waiting { id, element, .. } in rest {
+            if let Some(link) = self.links.get_mut(room) {
+                link.has_waited = true;
+            }
+            if let Err(refusal) = self.take(now, room, &id, &element, out) {
+                self.shared.counters.add(refusal.counter, 1);
+                let Refusal { condition, dmuc, .. } = refusal;
+                out.push(Action::Refuse { to: room.clone(), id, condition, dmuc });
+            }
+        }
+        if let Some(link) = self.links.get_mut(room) {
+            link.has_waited = false;
         }
     }
 

@@ -134,8 +134,7 @@ pub(super) fn check(
             }
             Op::End if nth + 1 == element.children.len() => {}
             // Only to one that has offered it, and by itself.
-            Op::Tree(op)
-                if link.offers_trees && element.children.len() == 1 && can_take(link, &op) => {}
+            Op::Tree(op) if element.children.len() == 1 && can_take(link, &op) => {}
             Op::Tree(_) => return Err(MALFORMED),
             Op::End => return Err(MALFORMED),
         }

@@ -369,8 +369,8 @@ impl Replica {
             asked: None,
             repeat: Some(now + silence::AGAIN),
             has_slots: false,
-            offers_trees: self.offer_trees().is_some(),
             branch: None,
+            has_waited: false,
             since: now,
             copies: 0,
             stanzas: 2,
@@ -596,7 +596,8 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         let mut ended: HashSet<Arc<str>> = HashSet::new();
-        let link_waits = self.links.get(room).is_some_and(|link| link.branch.is_some());
+        let link_waits =
+            self.links.get(room).is_some_and(|link| link.branch.is_some() || link.has_waited);
         for (what, set) in deliveries {
             let Some(link) = self.links.get_mut(room) else { continue };
             if !ended.is_empty() {

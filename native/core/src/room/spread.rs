@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use super::Room;
 use super::compose::{Composer, Ready};
 use super::domain::{Domain, State};
-use super::limb::lock;
+use super::limb::{SharedStream, lock};
 use super::link::{Delivery, Link, Sent, Traffic};
 use super::setup::CONTROL_BYTES;
 use super::trees::{Grown, Trees, member};
@@ -54,11 +54,11 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Whether it gets casts of a class.
-    fn takes(&mut self, class: Class) -> bool {
+    /// Whether it gets casts of a class of this stream.
+    fn takes(&mut self, stream: &SharedStream, class: Class) -> bool {
         let is_over = self.is_over;
         let limb = self.link().and_then(|link| link.limb.as_ref());
-        !is_over && limb.is_some_and(|limb| limb.takes(class))
+        !is_over && limb.is_some_and(|limb| limb.is_in(stream) && limb.takes(class))
     }
 }
 
@@ -285,7 +285,7 @@ fn choose(
     let mut alike: [HashSet<usize>; SCOPES.len()] = Default::default();
     for (domain, desk) in desks.iter_mut().enumerate() {
         let Some(desk) = desk.as_mut() else { continue };
-        if !desk.takes(class) {
+        if !desk.takes(&grown.stream, class) {
             continue;
         }
         let link = desk.link()?;

@@ -297,6 +297,11 @@ impl<P: Clone, E> Merge<P, E> {
         Some(Next::Envelope(content))
     }
 
+    /// The envelopes that wait, when this link leaves the stream: they come after nothing any more.
+    pub fn rest(&mut self) -> impl Iterator<Item = E> + use<P, E> {
+        std::mem::take(&mut self.envelopes).into_iter().map(|envelope| envelope.content)
+    }
+
     /// Whether the next cast of this class is there, and everything that comes before it.
     fn is_next(&self, class: Class) -> bool {
         let next = self.done.get(class).saturating_add(1);
