@@ -31,7 +31,7 @@
 
 %% What this wrapper was written against.
 -define(VERSION, <<"0.1.0">>).
--define(ABI, 7).
+-define(ABI, 8).
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().

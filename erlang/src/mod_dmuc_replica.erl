@@ -312,7 +312,7 @@ envelope(#replica{handle = Handle} = Replica, #message{from = From, id = Id} = P
               end,
     State1 = perform(Replica, Actions,
                      {envelope, Stanzas, xmpp:get_meta(Pkt, ip, {127, 0, 0, 1})}, State),
-    handled(Replica, bare(From), element(1, Body), Actions),
+    handled(Replica, bare(From), Id, element(1, Body), Actions),
     State1.
 
 %% Whether ranges of slots are to be copied out of the native library.
@@ -325,16 +325,16 @@ replays(#xmlel{children = Ops}) ->
               end, Ops).
 
 %% Takes note of the last envelope carried out, for the leave-taking without the core.
--spec handled(#replica{}, binary(), xmlel(), mod_dmuc_nif:actions()) -> ok.
-handled(_Replica, _Room, #xmlel{name = <<"resume">>}, _Actions) ->
+-spec handled(#replica{}, binary(), binary(), xmlel(), mod_dmuc_nif:actions()) -> ok.
+handled(_Replica, _Room, _Id, #xmlel{name = <<"resume">>}, _Actions) ->
     ok;
-handled(#replica{server = Server} = Replica, Room, #xmlel{children = Ops} = El, {_, Actions}) ->
+handled(#replica{server = Server} = Replica, Room, Id, #xmlel{children = Ops} = El,
+        {_, Actions}) ->
     case lists:keymember(refuse, 1, Actions) of
         true ->
             ok;
         false ->
-            Epoch = fxml:get_tag_attr_s(<<"epoch">>, El),
-            Seq = binary_to_integer(fxml:get_tag_attr_s(<<"seq">>, El)),
+            {Epoch, Seq} = place(El, Id),
             case {lists:keymember(<<"end">>, #xmlel.name, Ops),
                   ets:lookup(Server, {handled, Room})} of
                 {_, [{_, Epoch, Last}]} when Last >= Seq -> ok;
@@ -342,6 +342,15 @@ handled(#replica{server = Server} = Replica, Room, #xmlel{children = Ops} = El, 
                 {false, _} -> ets:insert(Server, {{handled, Room}, Epoch, Seq}), ok
             end
     end.
+
+%% Epoch and number of an envelope that the core has taken: most have them in the id.
+-spec place(xmlel(), binary()) -> {binary(), non_neg_integer()}.
+place(El, Id) ->
+    [Epoch, Seq] = case fxml:get_tag_attr_s(<<"epoch">>, El) of
+                       <<>> -> binary:split(Id, <<".">>);
+                       Own -> [Own, fxml:get_tag_attr_s(<<"seq">>, El)]
+                   end,
+    {Epoch, binary_to_integer(Seq)}.
 
 %% Nothing is remembered of a link that has ended.
 -spec ended(#replica{}, binary()) -> ok.

@@ -39,13 +39,16 @@ return function (core)
 	local handled = {};
 
 	local function send_report(to, id, report)
-		module:send(st.message({ type = "normal", from = module.host, to = to, id = id }):add_child(report));
+		module:send(st.message({ from = module.host, to = to, id = id }):add_child(report));
 	end
 
-	local function note_handled(room, envelope, actions)
+	local function note_handled(room, id, envelope, actions)
 		if envelope.name ~= "envelope" then return; end
 		if actions[1] and actions[1][1] == "refuse" then return; end
-		local last, epoch, seq = handled[room], envelope.attr.epoch, tonumber(envelope.attr.seq);
+		local last, epoch, seq = handled[room], envelope.attr.epoch, envelope.attr.seq;
+		-- Most have their place in the id.
+		if not epoch then epoch, seq = s_match(id, "^(%w+)%.(%d+)$"); end
+		seq = tonumber(seq);
 		if envelope:get_child("end", xml.xmlns) then
 			handled[room] = nil;
 		elseif not last or last.epoch ~= epoch or last.seq < seq then
@@ -179,7 +182,7 @@ return function (core)
 	function performers.link_over(action) handled[action.room] = nil; end
 
 	function performers.announce(action)
-		module:send(st.message({ type = "normal", from = module.host, to = action.room, id = new_id() })
+		module:send(st.message({ from = module.host, to = action.room, id = new_id() })
 			:tag("announce", { xmlns = xml.xmlns }):up());
 	end
 
@@ -234,7 +237,7 @@ return function (core)
 			break_off(actions);
 			return; -- mod_message's answer tells the room that the envelope was not taken
 		end
-		note_handled(room, envelope, actions);
+		note_handled(room, stanza.attr.id, envelope, actions);
 		perform(actions, event_data.origin, payloads);
 		return true;
 	end, 1000);

@@ -55,8 +55,9 @@ pub use counters::{Counter, Counters};
 pub use element::{Element, Incoming, Payload, PayloadIn};
 pub use facts::Facts;
 pub use history::{Spans, Traffic};
+pub use ops::is_envelope_id;
 pub use replica::{LinkStatus, Replica, is_question_id};
-pub use room::{Bounce, DomainStatus, Error, Room, Verdict, is_envelope_id};
+pub use room::{Bounce, DomainStatus, Error, Room, Verdict};
 pub use support::{Answer, Support};
 pub use time::Millis;
 
@@ -66,4 +67,4 @@ pub use time::Millis;
 pub const NS: &str = "urn:xmpp:tmp:dmuc:1";
 
 /// Number of the interface between core and wrappers; both sides compare it at load.
-pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 7 };
+pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 8 };
