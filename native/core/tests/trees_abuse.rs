@@ -19,18 +19,21 @@ fn with<P>(mut element: Element<P>, name: &str, value: impl ToString) -> Element
     element
 }
 
-/// The next envelope of the link of a domain in the stream, with these operations.
+/// The next envelope of the link of a domain in the stream, with these operations; it says itself which it
+/// is.
 fn envelope(world: &mut World, home: usize, ops: Vec<Element<Payload>>) -> Element<Payload> {
     let copies = world.muc.whisper(&session(home as u8).1);
     world.happen(copies);
-    let Some(Down::Envelope { body, .. }) = world.homes[home].down.pop_back() else {
+    let Some(Down::Envelope { id, body }) = world.homes[home].down.pop_back() else {
         panic!("no envelope");
     };
-    Element { children: ops, ..(*body).clone() }
+    let (epoch, seq) = id.split_once('.').expect("epoch and number");
+    let body = Element { children: ops, ..(*body).clone() };
+    with(with(body, "epoch", epoch), "seq", seq)
 }
 
 fn deliver(world: &mut World, home: usize, body: Element<Payload>) {
-    let id = format!("dmuc-{}.1", body.attr("epoch").expect("an epoch"));
+    let id = format!("{}.1", body.attr("epoch").expect("an epoch"));
     world.homes[home].down.push_back(Down::Envelope { id, body: Arc::new(body) });
     while world.arrive_down(home) {}
 }
