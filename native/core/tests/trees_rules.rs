@@ -437,6 +437,101 @@ fn a_domain_with_nobody_left_gets_nothing_and_costs_nobody_the_tree() {
     assert_eq!(levels(&mut world).1.len(), 4);
 }
 
+#[test]
+fn a_domain_with_nobody_left_is_not_told_of_what_it_is_not_to_have() {
+    let mut world = grown(1, &[("probe_after", 60_000)]);
+    let (near, far) = levels(&mut world);
+    let left = far[0];
+    say(&mut world, near[0] as u8);
+    for n in [left, left + 6] {
+        let (home, name) = session(n as u8);
+        world.homes[home].leave(world.now, &name);
+        world.arrive_up(home);
+    }
+    // What it had before is not acknowledged, and others go on.
+    for _ in 0..50 {
+        say(&mut world, near[0] as u8);
+        for home in (0..6).filter(|home| *home != left) {
+            while world.arrive_up(home) {}
+            while world.arrive_down(home) {}
+            while world.arrive_aside(home, 0) {}
+        }
+        world.pass(100);
+    }
+    let told = bodies(&world, left).iter().filter(|body| body.name == "newest").count();
+    assert!(told > 0);
+    while world.arrive_down(left) || world.arrive_aside(left, 0) {}
+    world.pass(1000);
+    assert_eq!(world.homes[left].shared.counters.get(Counter::CastsMissed), 0);
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn a_child_of_a_slow_relay_gets_a_faster_one() {
+    let mut world = grown(1, &[]);
+    let (near, _) = levels(&mut world);
+    let slow = near[0];
+    // A message by relays, and who gets it from whom.
+    let children = |world: &mut World| {
+        say(world, slow as u8);
+        near.iter().for_each(|home| while world.arrive_down(*home) {});
+        let from = |home: usize| {
+            let relay = &world.homes[home].aside.front()?.0;
+            near.iter().position(|near| sim::wood::DOMAINS[*near] == relay)
+        };
+        let all: Vec<Option<usize>> = (0..6).map(from).collect();
+        world.quiet();
+        [0, 1].map(|near| (0..6).filter(|home| all[*home] == Some(near)).collect::<Vec<_>>())
+    };
+    let [_, of_fast] = children(&mut world);
+    assert_eq!(of_fast.len(), 2);
+    for n in [of_fast[0], of_fast[0] + 6] {
+        let (home, name) = session(n as u8);
+        world.homes[home].leave(world.now, &name);
+        world.settle();
+    }
+    world.quiet();
+    assert_eq!(children(&mut world).map(|children| children.len()), [2, 1]);
+    for _ in 0..400 {
+        let late = world.homes[slow].down.len();
+        world.pass(500);
+        (0..late).for_each(|_| _ = world.arrive_down(slow));
+        for home in 0..6 {
+            while home != slow && world.arrive_down(home) {}
+            while world.arrive_up(home) {}
+            while world.arrive_aside(home, 0) {}
+        }
+    }
+    assert_eq!(children(&mut world).map(|children| children.len()), [1, 2]);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn a_relay_that_withholds_three_times_is_complained_of_and_loses_that_child() {
+    let mut world = grown(1, &[]);
+    let (near, far) = levels(&mut world);
+    let child = far[0];
+    let mut parents = Vec::new();
+    for round in 1..5 {
+        say(&mut world, near[0] as u8);
+        near.iter().for_each(|home| while world.arrive_down(*home) {});
+        let aside = std::mem::take(&mut world.homes[child].aside);
+        parents.push(aside.front().map(|(relay, _)| relay.clone()));
+        world.pass(3000);
+        while world.arrive_down(child) {}
+        world.pass(200);
+        while world.arrive_up(child) {}
+        while world.arrive_down(child) {}
+        let complaints = world.shared.counters.get(Counter::Complaints);
+        assert_eq!(complaints, u64::from(round >= 3), "after {round} times");
+        world.settle();
+    }
+    assert_eq!(parents[0], parents[2]);
+    assert_ne!(parents[0], parents[3]);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
 /// Name and key of the stream, as the replicas are told.
 fn streams(world: &World) -> BTreeSet<(String, String)> {
     let attr = |op: &Element<Payload>, name| op.attr(name).expect("an attribute").to_owned();
