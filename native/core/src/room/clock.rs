@@ -19,6 +19,7 @@ impl Room {
             self.tick_domain(now, number, &mut out);
         }
         if self.trees.is_some() {
+            self.stir_all(now);
             self.improve(now, &mut out);
         }
         self.fail_some(now, &mut out);
@@ -153,6 +154,7 @@ impl Room {
         }
         self.fail_at = None;
         self.fail_some(now, &mut out);
+        self.stir_all(now);
         self.give(now, out)
     }
 }

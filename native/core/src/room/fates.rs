@@ -27,6 +27,7 @@ impl Room {
     pub fn report(&mut self, now: Millis, domain: &str, element: &Element<Incoming>) -> Actions {
         let mut out = Vec::new();
         let number = self.by_name.get(domain).copied();
+        number.into_iter().for_each(|number| self.stir(number));
         match (element.name.as_str(), number) {
             // Of a domain without occupants there is nothing to remember.
             ("announce", None) => {}
@@ -136,6 +137,7 @@ impl Room {
         if let Some(&number) = self.by_name.get(domain)
             && let Some((epoch, seq)) = link::parse_id(id)
         {
+            self.stir(number);
             match seq {
                 0 => self.question_bounced(now, number, epoch, how, &mut out),
                 _ => self.envelope_bounced(now, number, (epoch, seq), how, &mut out),
@@ -367,6 +369,7 @@ impl Room {
             domain.split(&self.jid, now, now, REASON);
             // Also if it was split for something else before.
             domain.reason = REASON;
+            self.stir(number);
             self.give_up(now, number, out);
         }
     }

@@ -105,9 +105,9 @@ impl Limb {
         self.leaving.map(|(seq, _)| seq)
     }
 
-    /// Whether it is to get casts of a class.
+    /// Whether it is to get casts of a class. The stream knows the same.
     pub fn takes(&self, class: Class) -> bool {
-        self.leaving.is_none() && lock(&self.stream).takes(self.node, class)
+        self.leaving.is_none() && (class == Class::Anonymous || self.has_full)
     }
 }
 

@@ -418,6 +418,7 @@ impl Room {
                         hold.push(&self.sessions.get(number).jid, payload);
                     }
                 }
+                self.stir(number);
                 continue;
             }
             out.extend(composer.finish());

@@ -175,6 +175,7 @@ impl Room {
                     link.last_sent = now;
                     link.up_since = now;
                     domain.state = State::Linked(link);
+                    self.stir(number);
                     self.watch(number);
                 }
                 None => self.set_up_failed(

@@ -1,7 +1,8 @@
 //! One event of a room that has trees: what most replicas get alike goes by the room stream, to the
 //! room's children only, and everything else in envelopes (`docs/protocol.md`, section 8.1).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -12,7 +13,7 @@ use super::domain::{Domain, State};
 use super::limb::lock;
 use super::link::{Delivery, Link, Sent, Traffic};
 use super::setup::CONTROL_BYTES;
-use super::trees::{Grown, acknowledged, member};
+use super::trees::{Grown, acknowledged};
 use crate::audience::Scope;
 use crate::grouping::Group;
 use crate::tree::wire::write_cast;
@@ -30,13 +31,22 @@ struct Desk<'a> {
     late: Vec<(Payload, Vec<usize>)>,
     is_over: bool,
     is_touched: bool,
+    had_full: bool,
 }
 
 impl<'a> Desk<'a> {
     fn new(domain: &'a mut Domain) -> Option<Self> {
         let Domain { name, state: State::Linked(link), .. } = domain else { return None };
-        let (composer, late) = (None, Vec::new());
-        Some(Desk { name, idle: Some(link), composer, late, is_over: false, is_touched: false })
+        let had_full = takes_full(link);
+        Some(Desk {
+            name,
+            idle: Some(link),
+            composer: None,
+            late: Vec::new(),
+            is_over: false,
+            is_touched: false,
+            had_full,
+        })
     }
 
     fn composer(&mut self, shared: &'a Shared, now: Millis) -> Option<&mut Composer<'a>> {
@@ -54,12 +64,31 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Whether it gets casts of a class.
-    fn takes(&mut self, class: Class) -> bool {
-        let is_over = self.is_over;
-        let limb = self.link().and_then(|link| link.limb.as_ref());
-        !is_over && limb.is_some_and(|limb| limb.takes(class))
+    fn peek(&self) -> Option<&Link> {
+        match (&self.composer, &self.idle) {
+            (Some(composer), _) => Some(composer.peek()),
+            (None, idle) => idle.as_deref(),
+        }
     }
+
+    /// Whether it gets casts of a class.
+    fn takes(&self, class: Class) -> bool {
+        let limb = self.peek().and_then(|link| link.limb.as_ref());
+        !self.is_over && limb.is_some_and(|limb| limb.takes(class))
+    }
+}
+
+/// Whether a replica was told that it takes casts with real JIDs.
+fn takes_full(link: &Link) -> bool {
+    link.limb.as_ref().is_some_and(|limb| limb.has_full)
+}
+
+/// Those of a group who are of one domain: a range of the group, which is in the order of domains.
+struct Part {
+    domain: usize,
+    members: Range<usize>,
+    ready: Option<Ready>,
+    is_alike: bool,
 }
 
 /// Who is shown a presence of whom in an event: any variant, and one that tells the JID. The recipient's own
@@ -70,10 +99,21 @@ type Shown = HashMap<(Arc<str>, bool), [HashSet<usize>; 2]>;
 struct Choice {
     class: Class,
     only: Option<Class>,
-    /// Those who get the cast and have it in the same scope.
-    alike: BTreeSet<usize>,
+    /// Those who get the cast and have it in the same scope, and their parts of the group.
+    alike: Vec<(usize, Option<usize>)>,
     /// Those who get something in its place.
-    unlike: BTreeSet<usize>,
+    unlike: Vec<usize>,
+    /// By domain.
+    places: Vec<Place>,
+}
+
+/// Where a domain is in the tree of a class.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Outside,
+    /// The room is its parent.
+    Child,
+    Below,
 }
 
 impl Room {
@@ -103,55 +143,68 @@ impl Room {
         let mut casts = Vec::new();
         for (nth, group) in groups.into_iter().enumerate() {
             let Some(payload) = &payloads[group.payload as usize] else { continue };
-            let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
             let mut is_passing = false;
-            for number in group.to {
-                let session = self.sessions.get(number);
+            for number in &group.to {
+                let session = self.sessions.get(*number);
                 is_passing |= session.passing;
                 if payload.facts().is_own_end() || session.passing {
-                    gone.push(number);
+                    gone.push(*number);
                 }
-                parts.entry(session.domain).or_default().push(number);
             }
-            let mut ready: BTreeMap<usize, Ready> = BTreeMap::new();
-            for (domain, members) in &parts {
+            let mut to = group.to;
+            to.sort_by_cached_key(|number| self.sessions.get(*number).domain);
+            let mut parts: Vec<Part> = Vec::new();
+            for (at, number) in to.iter().enumerate() {
+                let domain = self.sessions.get(*number).domain;
+                match parts.last_mut() {
+                    Some(part) if part.domain == domain => part.members.end = at + 1,
+                    _ => {
+                        let members = at..at + 1;
+                        parts.push(Part { domain, members, ready: None, is_alike: false });
+                    }
+                }
+            }
+            for Part { domain, members, ready, .. } in &mut parts {
                 let Some(desk) = &mut desks[*domain] else { continue };
+                let members = &to[members.clone()];
                 if desk.is_over {
-                    desk.late.push((payload.clone(), members.clone()));
+                    desk.late.push((payload.clone(), members.to_vec()));
                     continue;
                 }
                 let Some(composer) = desk.composer(shared, now) else { continue };
                 match composer.prepare(payload, members, &mut self.sessions) {
                     Some(part) => {
                         composer.turn();
-                        ready.insert(*domain, part);
+                        *ready = Some(part);
                     }
                     None => {
                         composer.end();
                         composer.flush();
                         desk.is_over = true;
-                        desk.late.push((payload.clone(), members.clone()));
+                        desk.late.push((payload.clone(), members.to_vec()));
                     }
                 }
             }
             let choice = match is_passing {
                 true => None,
-                false => choose(payload, grown, &mut desks, &ready, &shown),
+                false => choose(payload, grown, &desks, &parts, &shown),
             };
             if let Some(choice) = &choice {
-                for domain in &choice.alike {
+                for (domain, part) in &choice.alike {
                     let composer = desks[*domain].as_mut().and_then(|d| d.composer.as_mut());
                     if let Some(composer) = composer {
                         composer.flush();
                     }
+                    if let Some(part) = part {
+                        parts[*part].is_alike = true;
+                    }
                 }
             }
-            for (domain, part) in &ready {
-                let is_alike = choice.as_ref().is_some_and(|c| c.alike.contains(domain));
+            for Part { domain, members, ready, .. } in parts.iter().filter(|part| !part.is_alike) {
                 let composer = desks[*domain].as_mut().and_then(|desk| desk.composer.as_mut());
-                if let Some(composer) = composer.filter(|_| !is_alike) {
-                    composer.deliver(payload, nth, part, &self.numbers);
-                    composer.depart(payload, &parts[domain], &self.sessions);
+                if let (Some(composer), Some(ready)) = (composer, ready) {
+                    composer.deliver(payload, nth, ready, &self.numbers);
+                    composer.depart(payload, &to[members.clone()], &self.sessions);
                 }
             }
             if let Some(choice) = choice {
@@ -162,7 +215,7 @@ impl Room {
                     }
                 }
                 let event = Casting { room: &self.jid, now, shared, grown };
-                event.cast(payload, &choice, &ready, &mut desks, &mut casts);
+                event.cast(payload, &choice, &mut parts, &mut desks, &mut casts);
             }
         }
         let mut over = Vec::new();
@@ -170,7 +223,7 @@ impl Room {
         for (number, desk) in desks.into_iter().enumerate() {
             let Some(desk) = desk else { continue };
             if desk.is_touched {
-                touched.push(number);
+                touched.push((number, desk.had_full));
             }
             if let Some(composer) = desk.composer {
                 out.extend(composer.finish());
@@ -183,8 +236,11 @@ impl Room {
         for (number, late) in over {
             self.too_large(now, number, late);
         }
-        for number in touched {
+        for (number, had_full) in touched {
             self.watch(number);
+            if self.domains[number].link().is_some_and(|link| takes_full(link) != had_full) {
+                self.stir(number);
+            }
         }
         for number in gone {
             self.forget(number);
@@ -205,6 +261,7 @@ impl Room {
                 hold.push(&self.sessions.get(number).jid, &payload);
             }
         }
+        self.stir(number);
     }
 }
 
@@ -232,8 +289,8 @@ fn shown(payloads: &[Option<Payload>], groups: &[Group], domain: impl Fn(usize) 
 fn choose(
     payload: &Payload,
     grown: &Grown,
-    desks: &mut [Option<Desk<'_>>],
-    ready: &BTreeMap<usize, Ready>,
+    desks: &[Option<Desk<'_>>],
+    parts: &[Part],
     shown: &Shown,
 ) -> Option<Choice> {
     payload.canonical()?;
@@ -242,62 +299,64 @@ fn choose(
         return None;
     }
     let class = if facts.tells_jid() { Class::Full } else { Class::Anonymous };
-    let sees = |domain: &usize| {
-        let key = (payload.nick().clone(), facts.is_unavailable());
-        let shown = shown.get(&key).filter(|_| facts.is_presence());
-        shown.is_some_and(|shown| shown[usize::from(facts.tells_jid())].contains(domain))
-    };
-    let links: Vec<_> = desks
-        .iter_mut()
-        .map(|desk| desk.as_mut().and_then(|desk| desk.link()).map(|link| acknowledged(link)))
-        .collect();
-    if !grown.is_tight(class, |domain| links[domain].clone()) {
+    let key = (payload.nick().clone(), facts.is_unavailable());
+    let shown = shown.get(&key).filter(|_| facts.is_presence());
+    let shown = shown.map(|shown| &shown[usize::from(facts.tells_jid())]);
+    let sees = |domain: &usize| shown.is_some_and(|shown| shown.contains(domain));
+    let link = |domain: usize| desks[domain].as_ref().and_then(Desk::peek).map(acknowledged);
+    if !grown.is_tight(class, link) {
         return None;
     }
+    let mut places = vec![Place::Outside; desks.len()];
+    for (node, parent) in grown.parents[class as usize].places() {
+        let place = if parent.is_none() { Place::Child } else { Place::Below };
+        *places.get_mut(node.0 as usize)? = place;
+    }
     let nobody = RoaringBitmap::new();
-    let mut takers = Vec::new();
-    let mut alike: [HashSet<usize>; SCOPES.len()] = Default::default();
-    for (domain, desk) in desks.iter_mut().enumerate() {
-        let is_member = grown.parents[class as usize].place(member(domain)).is_some();
-        let Some(desk) = desk.as_mut() else {
+    // With the scopes that it has the group in.
+    let mut takers: Vec<(usize, Option<usize>, [bool; SCOPES.len()])> = Vec::new();
+    let mut alike = [0; SCOPES.len()];
+    let mut ready = parts.iter().enumerate().filter(|(_, part)| part.ready.is_some()).peekable();
+    for (domain, desk) in desks.iter().enumerate() {
+        let part = ready.next_if(|(_, part)| part.domain == domain);
+        let Some(desk) = desk.as_ref().filter(|desk| desk.takes(class)) else {
             // Somebody would pass it on there.
-            if is_member {
+            if places[domain] != Place::Outside {
                 return None;
             }
             continue;
         };
-        if !desk.takes(class) {
-            if is_member {
-                return None;
-            }
-            continue;
-        }
         // It sees nothing on the way that it is not sent anyway.
-        if !ready.contains_key(&domain) && !sees(&domain) {
+        if part.is_none() && !sees(&domain) {
             return None;
         }
-        let link = desk.link()?;
+        let link = desk.peek()?;
         if !Composer::fits(link, payload) {
             return None;
         }
-        let set = ready.get(&domain).map_or(&nobody, |part| &part.set);
-        for (scope, alike) in SCOPES.into_iter().zip(&mut alike) {
-            if *set == *link.audience.seats.scope(scope) {
-                alike.insert(domain);
-            }
+        let set = part.and_then(|(_, part)| part.ready.as_ref()).map_or(&nobody, |part| &part.set);
+        let scopes = SCOPES.map(|scope| *set == *link.audience.seats.scope(scope));
+        for (number, is_alike) in alike.iter_mut().zip(scopes) {
+            *number += usize::from(is_alike);
         }
-        takers.push(domain);
+        takers.push((domain, part.map(|(at, _)| at), scopes));
     }
-    let most = (0..SCOPES.len()).rev().max_by_key(|scope| alike[*scope].len())?;
-    if takers.len() < 2 || 2 * alike[most].len() <= takers.len() {
+    let most = (0..SCOPES.len()).rev().max_by_key(|scope| alike[*scope])?;
+    if takers.len() < 2 || 2 * alike[most] <= takers.len() {
         return None;
     }
     let only = match SCOPES[most] {
         Scope::All => None,
         Scope::Class(class) => Some(class),
     };
-    let (alike, unlike) = takers.into_iter().partition(|domain| alike[most].contains(domain));
-    Some(Choice { class, only, alike, unlike })
+    let mut choice = Choice { class, only, alike: Vec::new(), unlike: Vec::new(), places };
+    for (domain, part, scopes) in takers {
+        match scopes[most] {
+            true => choice.alike.push((domain, part)),
+            false => choice.unlike.push(domain),
+        }
+    }
+    Some(choice)
 }
 
 /// What a cast of the stream needs to know of the event that it is part of.
@@ -314,7 +373,7 @@ impl Casting<'_> {
         &self,
         payload: &Payload,
         choice: &Choice,
-        ready: &BTreeMap<usize, Ready>,
+        parts: &mut [Part],
         desks: &mut [Option<Desk<'_>>],
         out: &mut Vec<Action>,
     ) {
@@ -337,58 +396,60 @@ impl Casting<'_> {
                 (None, bodies.collect::<HashMap<Node, Arc<Element<Payload>>>>())
             }
         };
-        let parents = &self.grown.parents[choice.class as usize];
-        let alike = choice.alike.iter().map(|domain| (domain, true));
-        let unlike = choice.unlike.iter().map(|domain| (domain, false));
-        for (domain, is_alike) in alike.chain(unlike) {
-            let Some(desk) = &mut desks[*domain] else { continue };
+        let alike = choice.alike.iter().map(|(domain, part)| (*domain, *part, true));
+        let unlike = choice.unlike.iter().map(|domain| (*domain, None, false));
+        let markup = shared_body.as_ref().map(|body| body.markup_len());
+        let mut in_all = Traffic::default();
+        for (domain, part, is_alike) in alike.chain(unlike) {
+            let Some(desk) = &mut desks[domain] else { continue };
             desk.is_touched = true;
-            let name = desk.name.clone();
+            let name = desk.name;
             let Some(link) = desk.link() else { continue };
-            let Some(node) = link.limb.as_ref().map(|limb| limb.node) else { continue };
-            // Without a parent it is a child of the room's.
-            let is_child =
-                parents.place(member(*domain)).is_none_or(|(parent, _)| parent.is_none());
-            let body = match (&shared_body, own.remove(&node)) {
-                (Some(body), _) => body.clone(),
-                (None, Some(body)) => body,
-                (None, None) => continue,
+            let Some(limb) = &link.limb else { continue };
+            let body = match &shared_body {
+                Some(body) => body.clone(),
+                None => match own.remove(&limb.node) {
+                    Some(body) => body,
+                    None => continue,
+                },
             };
+            // Without a parent it is a child of the room's.
+            let is_child = choice.places[domain] != Place::Below;
             let is_sent = if shared_body.is_some() { is_child } else { is_alike };
-            let bytes = (size + body.markup_len()) as u64 + CONTROL_BYTES;
-            let cost = (u64::from(is_sent), if is_sent { bytes } else { 0 });
-            link.traffic.cost(cost.0, cost.1);
-            self.shared.counters.cost(cost.0, cost.1);
-            let mut id = link.question_id();
+            let bytes = (size + markup.unwrap_or_else(|| body.markup_len())) as u64 + CONTROL_BYTES;
+            let mut traffic = Traffic::default();
+            if is_sent {
+                traffic.cost(1, bytes);
+                let id = if is_alike { link.id(link.next_seq) } else { link.question_id() };
+                out.push(Action::Envelope { to: name.clone(), id, body: body.clone() });
+            }
             if is_alike {
-                let to = ready.get(domain).map(|part| part.set.clone()).unwrap_or_default();
+                let ready = part.and_then(|part| parts[part].ready.take());
+                let to = ready.map(|ready| ready.set).unwrap_or_default();
                 let deliveries = match to.is_empty() {
                     true => Vec::new(),
                     false => vec![Delivery { payloads: vec![payload.clone()], to }],
                 };
-                let copies = deliveries.iter().map(Delivery::copies).sum();
-                let copied_bytes = deliveries.iter().map(Delivery::bytes).sum();
-                self.shared.counters.add(Counter::CopiesCarried, copies);
-                self.shared.counters.add(Counter::CarriedBytes, copied_bytes);
-                link.traffic += Traffic { copies, copied_bytes, ..Traffic::default() };
-                let seq = link.next_seq;
-                id = link.id(seq);
+                traffic.copies = deliveries.iter().map(Delivery::copies).sum();
+                traffic.copied_bytes = deliveries.iter().map(Delivery::bytes).sum();
                 link.push(Sent {
-                    seq,
+                    seq: link.next_seq,
                     at: self.now,
                     deliveries,
                     departed: Vec::new(),
-                    copies,
+                    copies: traffic.copies,
                     bytes,
                     fate: None,
-                    body: body.clone(),
+                    body,
                     expected: false,
                     cast: Some((choice.class, number)),
                 });
             }
-            if is_sent {
-                out.push(Action::Envelope { to: name, id, body });
-            }
+            link.traffic += traffic;
+            in_all += traffic;
         }
+        self.shared.counters.cost(in_all.stanzas, in_all.bytes);
+        self.shared.counters.add(Counter::CopiesCarried, in_all.copies);
+        self.shared.counters.add(Counter::CarriedBytes, in_all.copied_bytes);
     }
 }

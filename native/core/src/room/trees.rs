@@ -1,21 +1,21 @@
 //! Which links lie in the room stream, and who passes casts on to whom (`docs/protocol.md`, section 8).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 
 use super::Room;
 use super::compose::Composer;
-use super::domain::{Domain, Hold, State};
+use super::domain::{Hold, State};
 use super::limb::{Limb, SharedStream, lock};
 use super::link::Link;
 use super::setup::{CONTROL_BYTES, random_name};
 use crate::ops::Report;
 use crate::tree::wire::{TreeOp, write_newest};
 use crate::tree::{
-    Digest, LinkKey, Node, Parents, Patience, RoomStream, Sentence, Shape, Standings, StreamLimits,
-    TreeOptions,
+    Digest, LinkKey, Move, Node, Parents, Patience, RoomStream, Sentence, Shape, Standings,
+    StreamLimits, TreeOptions,
 };
 use crate::{Action, Class, Counter, Millis};
 
@@ -24,6 +24,8 @@ use crate::{Action, Class, Counter, Millis};
 const BEAT: u64 = 3000;
 /// Milliseconds between two answers to a replica that misses casts.
 const REPAIR_PAUSE: u64 = 100;
+/// Milliseconds between two looks for better places.
+const IMPROVE_PAUSE: u64 = 1000;
 /// Casts in one such answer.
 const REPAIRED: usize = 256;
 
@@ -39,6 +41,12 @@ pub(super) struct Trees {
     standings: Standings,
     nodes: u32,
     pub grown: Option<Grown>,
+    /// Domains of which something may be new that matters for the trees: a room with thousands of them
+    /// does not look at all for each acknowledgement.
+    stale: BTreeSet<usize>,
+    /// Those with a link that takes part.
+    able: HashSet<usize>,
+    improved: Option<Millis>,
 }
 
 impl std::fmt::Debug for Trees {
@@ -119,7 +127,27 @@ impl Room {
             standings: Standings::new(Patience::default()),
             nodes: 0,
             grown: None,
+            stale: (0..self.domains.len()).collect(),
+            able: HashSet::new(),
+            improved: None,
         }));
+    }
+
+    /// Something may have happened to a domain's link that the trees have to follow.
+    pub(super) fn stir(&mut self, number: usize) {
+        if let Some(trees) = &mut self.trees {
+            trees.stale.insert(number);
+        }
+    }
+
+    /// To all of them, if only that time has passed.
+    pub(super) fn stir_all(&mut self, now: Millis) {
+        if let Some(trees) = &mut self.trees {
+            trees.stale = (0..self.domains.len()).collect();
+            if let Some(at) = trees.standings.next(now) {
+                self.alarm.by(at);
+            }
+        }
     }
 
     /// Whether members may learn of each other's domains: they may all see real JIDs, or the room's owner
@@ -146,9 +174,16 @@ impl Room {
     /// Brings trees up to date with the links.
     pub(super) fn tend(&mut self, now: Millis, out: &mut Vec<Action>) {
         let Some(mut trees) = self.trees.take() else { return };
-        let is_able =
-            |domain: &&Domain| matches!(&domain.state, State::Linked(link) if link.trees.is_some());
-        let able = self.domains.iter().filter(is_able).count();
+        let mut stale = std::mem::take(&mut trees.stale);
+        for number in &stale {
+            let is_able =
+                matches!(&self.domains[*number].state, State::Linked(l) if l.trees.is_some());
+            match is_able {
+                true => trees.able.insert(*number),
+                false => trees.able.remove(number),
+            };
+        }
+        let able = trees.able.len();
         let wants = trees.options.mode.wants(trees.grown.is_some(), able, trees.may_show);
         let wants = wants && !self.closed;
         if !wants && let Some(grown) = trees.grown.take() {
@@ -173,24 +208,20 @@ impl Room {
                 parents,
                 unaware: Vec::new(),
             });
+            stale = (0..self.domains.len()).collect();
         }
         if let Some(grown) = &mut trees.grown {
             let link = |number: usize| self.domains[number].link().map(acknowledged);
             grown.unaware.retain(|unaware| unaware.is_open(link(unaware.relay)));
         }
-        for number in 0..self.domains.len() {
-            self.join_stream(now, &mut trees, number, out);
+        for number in &stale {
+            self.join_stream(now, &mut trees, *number, out);
         }
-        let mut has_moved = false;
-        for number in 0..self.domains.len() {
-            has_moved |= self.place_domain(now, &mut trees, number);
+        let mut moved = BTreeSet::new();
+        for number in &stale {
+            self.place_domain(now, &mut trees, *number, &mut moved);
         }
-        if let Some(grown) = trees.grown.as_mut().filter(|_| has_moved) {
-            self.assign_all(now, grown, out);
-        }
-        if let Some(at) = trees.standings.next(now) {
-            self.alarm.by(at);
-        }
+        self.assign_all(now, &mut trees, moved, out);
         self.trees = Some(trees);
     }
 
@@ -248,19 +279,24 @@ impl Room {
         }
     }
 
-    /// Puts a domain into the trees of the classes that it takes, or out of them. Whether anybody has
-    /// moved.
-    fn place_domain(&mut self, now: Millis, trees: &mut Trees, number: usize) -> bool {
-        let Some(grown) = &mut trees.grown else { return false };
+    /// Puts a domain into the trees of the classes that it takes, or out of them. Who is to hear of it is
+    /// added to `moved`.
+    fn place_domain(
+        &self,
+        now: Millis,
+        trees: &mut Trees,
+        number: usize,
+        moved: &mut BTreeSet<usize>,
+    ) {
+        let Some(grown) = &mut trees.grown else { return };
         let node = member(number);
         let link = match &self.domains[number].state {
             State::Linked(link) => Some(link),
             _ => None,
         };
-        let mut has_moved = false;
         for class in Class::ALL {
             let parents = &mut grown.parents[class as usize];
-            let is_in = parents.place(node).is_some();
+            let place = parents.place(node);
             let taker = link.filter(|link| {
                 let takes = |limb: &Limb| {
                     limb.leaving().is_none() && (class == Class::Anonymous || limb.has_full)
@@ -268,35 +304,68 @@ impl Room {
                 link.limb.as_deref().is_some_and(takes) && trees.standings.is_heard(now, node)
             });
             let moves = match taker {
-                None if is_in => parents.leave(now, node),
+                None if place.is_some() => parents.leave(now, node),
                 None => continue,
                 Some(link) => {
                     let most = link.trees.unwrap_or(0);
                     let may_relay =
                         most >= trees.options.fanout as u64 && trees.standings.is_good(now, node);
                     let round_trip = link.round_trip.unwrap_or(0);
-                    if is_in {
+                    if place.is_some() {
                         parents.measured(node, round_trip);
                     }
                     parents.join(now, node, round_trip, may_relay)
                 }
             };
-            has_moved |= !moves.is_empty() || !is_in || taker.is_none();
-        }
-        has_moved
-    }
-
-    /// [`Self::assign`] for every domain.
-    fn assign_all(&mut self, now: Millis, grown: &mut Grown, out: &mut Vec<Action>) {
-        for number in 0..self.domains.len() {
-            self.assign(now, grown, number, out);
+            if place.is_none() || taker.is_none() {
+                let parent = place.and_then(|(parent, _)| parent);
+                moved.extend(parent.map(|parent| parent.0 as usize));
+                moved.insert(number);
+            }
+            self.concern(class, &moves, moved);
         }
     }
 
-    /// Tells a replica who passes casts on to it and to whom it does.
-    fn assign(&mut self, now: Millis, grown: &mut Grown, number: usize, out: &mut Vec<Action>) {
-        let State::Linked(link) = &self.domains[number].state else { return };
-        let Some(limb) = link.limb.as_ref().filter(|limb| limb.leaving().is_none()) else { return };
+    /// Those who have moved, and their parents before and from here on.
+    fn concern(&self, class: Class, moves: &[Move], moved: &mut BTreeSet<usize>) {
+        for Move { node, parent } in moves {
+            let number = node.0 as usize;
+            let limb = self.domains[number].link().and_then(|link| link.limb.as_ref());
+            moved.extend(limb.and_then(|limb| limb.parents[class as usize]));
+            moved.extend(parent.map(|parent| parent.0 as usize));
+            moved.insert(number);
+        }
+    }
+
+    /// [`Self::assign`] for each of these.
+    fn assign_all(
+        &mut self,
+        now: Millis,
+        trees: &mut Trees,
+        moved: BTreeSet<usize>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(grown) = &mut trees.grown else { return };
+        for number in moved {
+            if self.assign(now, grown, number, out) {
+                trees.stale.insert(number);
+            }
+        }
+    }
+
+    /// Tells a replica who passes casts on to it and to whom it does. Whether the same envelopes have
+    /// told it something else that matters.
+    fn assign(
+        &mut self,
+        now: Millis,
+        grown: &mut Grown,
+        number: usize,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let State::Linked(link) = &self.domains[number].state else { return false };
+        let Some(limb) = link.limb.as_ref().filter(|limb| limb.leaving().is_none()) else {
+            return false;
+        };
         let name = |number: &usize| self.domains[*number].name.clone();
         let mut ops = Vec::new();
         let mut barred = Vec::new();
@@ -326,10 +395,11 @@ impl Room {
             told.1[at] = children;
         }
         if ops.is_empty() {
-            return;
+            return false;
         }
+        let had_full = limb.has_full;
         let domain = &mut self.domains[number];
-        let State::Linked(link) = &mut domain.state else { return };
+        let State::Linked(link) = &mut domain.state else { return false };
         let mut composer = Composer::new(link, &domain.name, &self.shared, now);
         for op in ops {
             composer.tree(op);
@@ -338,10 +408,13 @@ impl Room {
         let (epoch, seq) = (link.epoch.clone(), link.next_seq - 1);
         let unaware = |class| Unaware { class, relay: number, epoch: epoch.clone(), seq };
         grown.unaware.extend(barred.into_iter().map(unaware));
+        let mut has_turned = false;
         if let Some(limb) = &mut link.limb {
             (limb.parents, limb.children) = told;
+            has_turned = limb.has_full != had_full;
         }
         self.watch(number);
+        has_turned
     }
 
     /// What a report says of the room stream.
@@ -357,7 +430,11 @@ impl Room {
         let State::Linked(link) = &self.domains[number].state else { return };
         let Some(limb) = &link.limb else { return };
         let parents = limb.parents;
-        let Some(trees) = &mut self.trees else { return };
+        if report.complaints.is_empty() {
+            return;
+        }
+        let Some(mut trees) = self.trees.take() else { return };
+        let mut moved = BTreeSet::new();
         for class in &report.complaints {
             let Some(parent) = parents[*class as usize] else { continue };
             self.shared.counters.add(Counter::Complaints, 1);
@@ -369,18 +446,17 @@ impl Room {
                 self.domains[parent].name
             );
             // Who may not relay or have a parent any more is dealt with by `tend`.
+            trees.stale.extend([number, parent]);
             if let (Sentence::Move, Some(grown)) = (sentence, &mut trees.grown) {
-                grown.parents[*class as usize].move_away(now, witness);
+                let moves = grown.parents[*class as usize].move_away(now, witness);
+                self.concern(*class, &moves, &mut moved);
             }
         }
-        if !report.complaints.is_empty()
-            && let Some(mut trees) = self.trees.take()
-        {
-            if let Some(grown) = &mut trees.grown {
-                self.assign_all(now, grown, out);
-            }
-            self.trees = Some(trees);
+        self.assign_all(now, &mut trees, moved, out);
+        if let Some(at) = trees.standings.next(now) {
+            self.alarm.by(at);
         }
+        self.trees = Some(trees);
     }
 
     /// Sends casts again that a replica misses. All that are not acknowledged are kept.
@@ -433,11 +509,15 @@ impl Room {
     /// Moves those for whom another place in a tree is better by far.
     pub(super) fn improve(&mut self, now: Millis, out: &mut Vec<Action>) {
         let Some(mut trees) = self.trees.take() else { return };
-        if let Some(grown) = &mut trees.grown {
-            let [anonymous, full] = &mut grown.parents;
-            if !anonymous.improve(now).is_empty() | !full.improve(now).is_empty() {
-                self.assign_all(now, grown, out);
+        let is_soon = trees.improved.is_some_and(|last| now.since(last) < IMPROVE_PAUSE);
+        if let Some(grown) = trees.grown.as_mut().filter(|_| !is_soon) {
+            trees.improved = Some(now);
+            let mut moved = BTreeSet::new();
+            for class in Class::ALL {
+                let moves = grown.parents[class as usize].improve(now);
+                self.concern(class, &moves, &mut moved);
             }
+            self.assign_all(now, &mut trees, moved, out);
         }
         self.trees = Some(trees);
     }

@@ -104,6 +104,11 @@ impl Parents {
         self.members.get(&node).map(|member| (member.parent, member.depth))
     }
 
+    /// Every member and its parent, in the order of their numbers.
+    pub fn places(&self) -> impl Iterator<Item = (Node, Option<Node>)> {
+        self.members.iter().map(|(node, member)| (*node, member.parent))
+    }
+
     /// A member comes in. `round_trip` in milliseconds is that of its direct link; it may relay if
     /// both ends agree to that, and its standing is good.
     pub fn join(&mut self, now: Millis, node: Node, round_trip: u64, may_relay: bool) -> Vec<Move> {
