@@ -109,6 +109,11 @@ impl Room {
             refuse_index(link, &mut self.sessions, refused);
         }
         link.acknowledge(now, report.ack);
+        if let Some(limb) = &mut link.limb
+            && let Some((_, at)) = limb.asked.take_if(|(n, _)| report.resume == Some(*n))
+        {
+            link.round_trip = Some(now.since(at));
+        }
         if now.since(link.up_since) >= SETTLED {
             domain.failures = 0;
         }

@@ -37,6 +37,8 @@ pub(super) struct Limb {
     pub repaired: Option<Millis>,
     /// When it was last told how far the stream is.
     pub beat: Option<Millis>,
+    /// The question of this number that it was asked with that, and when. It has not answered.
+    pub asked: Option<(u64, Millis)>,
 }
 
 impl Limb {
@@ -53,6 +55,7 @@ impl Limb {
             children: Default::default(),
             repaired: None,
             beat: None,
+            asked: None,
         }
     }
 
@@ -82,6 +85,7 @@ impl Limb {
     /// Nothing goes out on the link any more, for a while or for good: what is cast from here on waits at
     /// the replica for the envelope that comes next, if one does.
     pub fn park(&mut self) {
+        self.asked = None;
         if self.parked.is_none() && self.leaving.is_none() {
             let mut stream = lock(&self.stream);
             stream.envelope(self.node, self.nth + 1, None);

@@ -73,7 +73,11 @@ impl Room {
         out: &mut Vec<Action>,
     ) {
         let domain = &mut self.domains[number];
-        if let State::Held(Hold { link, split: Some(_), .. }) = &domain.state
+        if let State::Linked(link) = &domain.state
+            && *link.epoch == *epoch
+        {
+            self.split(now, number, "it cannot be told how far the room is", out);
+        } else if let State::Held(Hold { link, split: Some(_), .. }) = &domain.state
             && *link.epoch == *epoch
             && how == Bounce::Refused
         {
