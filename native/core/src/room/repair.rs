@@ -55,18 +55,52 @@ impl Room {
 
     /// Tells a replica that has not acknowledged a cast for a while how far the stream is.
     pub(super) fn beat(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
-        let domain = &mut self.domains[number];
-        let State::Linked(link) = &mut domain.state else { return };
-        if next_beat(link).is_none_or(|at| now < at) {
-            return;
+        let State::Linked(link) = &self.domains[number].state else { return };
+        if next_beat(link).is_some_and(|at| now >= at) {
+            self.say_newest(now, number, false, out);
         }
+    }
+
+    /// A link that is to be probed lies in the stream: the replica is asked whether it is there, and told
+    /// how far the stream is. Upon an empty envelope the next cast would have to wait at each replica.
+    /// False if the link does not.
+    pub(super) fn probe_in_stream(
+        &mut self,
+        now: Millis,
+        number: usize,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let State::Linked(link) = &self.domains[number].state else { return false };
+        let is_in = link.limb.as_ref().is_some_and(|limb| limb.leaving().is_none());
+        is_in && self.say_newest(now, number, true, out)
+    }
+
+    fn say_newest(
+        &mut self,
+        now: Millis,
+        number: usize,
+        asks: bool,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let domain = &mut self.domains[number];
+        let State::Linked(link) = &mut domain.state else { return false };
         let (id, epoch) = (link.question_id(), link.epoch.clone());
-        let Some(limb) = &mut link.limb else { return };
+        let Some(limb) = &mut link.limb else { return false };
         limb.beat = Some(now);
-        let body = Arc::new(write_newest(&epoch, limb.newest()));
+        if asks {
+            link.last_sent = now;
+            limb.asked.get_or_insert_with(|| {
+                link.questions += 1;
+                (link.questions, now)
+            });
+        }
+        let question = limb.asked.filter(|_| asks).map(|(n, _)| n);
+        let body = Arc::new(write_newest(&epoch, limb.newest(), question));
         link.traffic.cost(1, CONTROL_BYTES);
         self.shared.counters.cost(1, CONTROL_BYTES);
         out.push(Action::Envelope { to: domain.name.clone(), id, body });
+        self.watch(number);
+        true
     }
 }
 
