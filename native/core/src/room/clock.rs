@@ -19,7 +19,7 @@ impl Room {
             self.tick_domain(now, number, &mut out);
         }
         if self.trees.is_some() {
-            self.stir_all(now);
+            self.look_at_standings(now);
             self.improve(now, &mut out);
         }
         self.fail_some(now, &mut out);
@@ -79,6 +79,7 @@ impl Room {
         let domain = &mut self.domains[number];
         if let State::Linked(link) = &mut domain.state {
             out.extend(Composer::new(link, &domain.name, &self.shared, now).probe());
+            self.stir(number);
             self.watch(number);
             // In a room where nobody speaks, probes are all that may wait.
             self.check_buffer(now, number, out);
@@ -133,6 +134,7 @@ impl Room {
             domain.last_epoch = domain.link().map(|link| link.epoch.clone());
             domain.state = State::Plain { retry: now };
             domain.reason = reason;
+            self.stir(number);
             self.unseat(number);
         }
     }
@@ -156,7 +158,7 @@ impl Room {
         }
         self.fail_at = None;
         self.fail_some(now, &mut out);
-        self.stir_all(now);
+        self.stir_all();
         self.give(now, out)
     }
 }

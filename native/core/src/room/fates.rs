@@ -374,13 +374,13 @@ impl Room {
             domain.split(&self.jid, now, now, REASON);
             // Also if it was split for something else before.
             domain.reason = REASON;
-            self.stir(number);
             self.give_up(now, number, out);
         }
     }
 
     /// Waits no longer: what has no fate is unknown.
     pub(super) fn give_up(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        self.stir(number);
         if let State::Held(hold) = &mut self.domains[number].state {
             hold.link.decide_rest(Fate::Unknown);
             self.dissolve(now, number, out);

@@ -47,6 +47,8 @@ pub(super) struct Trees {
     /// Those with a link that takes part.
     able: HashSet<usize>,
     improved: Option<Millis>,
+    /// When somebody's bad standing ends next.
+    pardon: Option<Millis>,
 }
 
 impl std::fmt::Debug for Trees {
@@ -130,6 +132,7 @@ impl Room {
             stale: (0..self.domains.len()).collect(),
             able: HashSet::new(),
             improved: None,
+            pardon: None,
         }));
     }
 
@@ -140,14 +143,21 @@ impl Room {
         }
     }
 
-    /// To all of them, if only that time has passed.
-    pub(super) fn stir_all(&mut self, now: Millis) {
+    /// To all of them.
+    pub(super) fn stir_all(&mut self) {
         if let Some(trees) = &mut self.trees {
             trees.stale = (0..self.domains.len()).collect();
-            if let Some(at) = trees.standings.next(now) {
-                self.alarm.by(at);
-            }
         }
+    }
+
+    /// Some may relay again, or be listened to, only because time has passed.
+    pub(super) fn look_at_standings(&mut self, now: Millis) {
+        let Some(trees) = &mut self.trees else { return };
+        if trees.pardon.is_some_and(|at| now >= at) {
+            trees.pardon = trees.standings.next(now);
+            trees.stale = (0..self.domains.len()).collect();
+        }
+        trees.pardon.into_iter().for_each(|at| self.alarm.by(at));
     }
 
     /// Whether members may learn of each other's domains: they may all see real JIDs, or the room's owner
@@ -453,9 +463,8 @@ impl Room {
             }
         }
         self.assign_all(now, &mut trees, moved, out);
-        if let Some(at) = trees.standings.next(now) {
-            self.alarm.by(at);
-        }
+        trees.pardon = trees.standings.next(now);
+        trees.pardon.into_iter().for_each(|at| self.alarm.by(at));
         self.trees = Some(trees);
     }
 
