@@ -26,6 +26,8 @@ const BEAT: u64 = 3000;
 const REPAIR_PAUSE: u64 = 100;
 /// Milliseconds between two looks for better places.
 const IMPROVE_PAUSE: u64 = 1000;
+/// Nobody is moved to a better place while the next cast has more barriers than these.
+const IMPROVE_BARRIERS: usize = 8;
 /// Casts in one such answer.
 const REPAIRED: usize = 256;
 
@@ -553,7 +555,10 @@ impl Room {
     pub(super) fn improve(&mut self, now: Millis, out: &mut Vec<Action>) {
         let Some(mut trees) = self.trees.take() else { return };
         let is_soon = trees.improved.is_some_and(|last| now.since(last) < IMPROVE_PAUSE);
-        if let Some(grown) = trees.grown.as_mut().filter(|_| !is_soon) {
+        // Each move is two or three envelopes, and the next cast has barriers for so many only.
+        let may_move =
+            |grown: &&mut Grown| !is_soon && !lock(&grown.stream).has_barriers(IMPROVE_BARRIERS);
+        if let Some(grown) = trees.grown.as_mut().filter(may_move) {
             trees.improved = Some(now);
             let mut moved = BTreeSet::new();
             for class in Class::ALL {

@@ -164,6 +164,14 @@ impl<P: Clone> RoomStream<P> {
         self.at
     }
 
+    /// Whether the next cast of a class has barriers for more replicas than these.
+    pub fn has_barriers(&self, most: usize) -> bool {
+        Class::ALL.into_iter().any(|class| {
+            let may_take = |node: &&Node| self.takers.get(node).is_some_and(|t| t.may_take(class));
+            self.due[class as usize].iter().filter(may_take).nth(most).is_some()
+        })
+    }
+
     /// From here on this replica takes casts; `seq` is the envelope that tells it so, after which it
     /// begins at the position that is given back.
     pub fn join(&mut self, node: Node, key: LinkKey, seq: u64, has_full: bool) -> Position {
