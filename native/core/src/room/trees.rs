@@ -145,6 +145,15 @@ impl Room {
         }
     }
 
+    /// The stream to a domain is broken: it can have passed nothing on.
+    pub(super) fn is_gone(&mut self, number: usize) {
+        self.stir(number);
+        if let Some(trees) = &mut self.trees {
+            let heard = trees.standings.is_gone(member(number));
+            trees.stale.extend(heard.into_iter().map(|node| node.0 as usize));
+        }
+    }
+
     /// To all of them.
     pub(super) fn stir_all(&mut self) {
         if let Some(trees) = &mut self.trees {
