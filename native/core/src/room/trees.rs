@@ -24,6 +24,8 @@ use crate::{Action, Class, Counter, Millis};
 const BEAT: u64 = 3000;
 /// Milliseconds between two answers to a replica that misses casts.
 const REPAIR_PAUSE: u64 = 100;
+/// Replicas that miss something at once, with which the tree is still used.
+const MISSED: usize = 64;
 /// Milliseconds between two looks for better places.
 const IMPROVE_PAUSE: u64 = 1000;
 /// Nobody is moved to a better place while the next cast has more barriers than these.
@@ -68,6 +70,10 @@ pub(super) struct Grown {
     pub parents: [Parents; 2],
     /// Relays that may not know yet that a child of theirs is not to have casts of a class any more.
     unaware: Vec<Unaware>,
+    /// Since when replicas that miss something are counted, and how many there are.
+    missed: (Millis, usize),
+    /// Until then casts go to each domain directly.
+    pub direct_until: Option<Millis>,
 }
 
 /// A relay that was told to pass casts on to somebody no longer, and what it has to acknowledge.
@@ -80,6 +86,19 @@ struct Unaware {
 }
 
 impl Grown {
+    /// A replica that was last sent something again at `last` has asked. If it is one of very many, most
+    /// casts would go twice; relays that are gone are found by what they do not acknowledge.
+    fn miss(&mut self, now: Millis, last: Option<Millis>, ack_timeout: u64) {
+        let (since, count) = &mut self.missed;
+        if now.since(*since) > BEAT {
+            (*since, *count) = (now, 0);
+        }
+        *count += usize::from(last.is_none_or(|last| last < *since));
+        if *count > MISSED && 4 * *count > self.parents[0].len() {
+            self.direct_until = Some(now + ack_timeout);
+        }
+    }
+
     /// Whether nobody is sent casts of a class by others who is not to have them. `link` tells the link
     /// of a domain, if it is up.
     pub fn is_tight(&self, class: Class, link: impl Fn(usize) -> Option<(Arc<str>, u64)>) -> bool {
@@ -228,6 +247,8 @@ impl Room {
                 epoch,
                 parents,
                 unaware: Vec::new(),
+                missed: (now, 0),
+                direct_until: None,
             });
             stale = (0..self.domains.len()).collect();
         }
@@ -493,13 +514,16 @@ impl Room {
         if report.missing.is_empty() || is_soon {
             return;
         }
-        limb.repaired = Some(now);
+        let last = limb.repaired.replace(now);
         let is_missing = |(class, n): (Class, u64)| {
             report.missing.iter().any(|m| m.class == class && (m.first..=m.last).contains(&n))
         };
         let lost = sent.iter().filter(|sent| sent.cast.is_some_and(is_missing));
         let lost: Vec<_> = lost.take(REPAIRED).map(|s| (s.seq, s.body.clone(), s.bytes)).collect();
         self.shared.counters.add(Counter::CastsRepaired, lost.len() as u64);
+        if let Some(grown) = self.trees.as_mut().and_then(|trees| trees.grown.as_mut()) {
+            grown.miss(now, last, link.terms.ack_timeout);
+        }
         for (seq, body, bytes) in lost {
             link.traffic.cost(1, bytes + CONTROL_BYTES);
             self.shared.counters.cost(1, bytes + CONTROL_BYTES);

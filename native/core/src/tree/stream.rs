@@ -136,6 +136,8 @@ pub struct RoomStream<P> {
     due: [BTreeSet<Node>; 2],
     kept: [VecDeque<Kept<P>>; 2],
     bytes: usize,
+    /// No cast is passed on, whatever barriers it has.
+    pub is_direct: bool,
 }
 
 impl<P: Clone> RoomStream<P> {
@@ -151,6 +153,7 @@ impl<P: Clone> RoomStream<P> {
             due: Default::default(),
             kept: [VecDeque::new(), VecDeque::new()],
             bytes: 0,
+            is_direct: false,
         }
     }
 
@@ -256,7 +259,7 @@ impl<P: Clone> RoomStream<P> {
             Some((node, taker.seq))
         };
         let barriers: BTreeMap<Node, u64> = due.into_iter().filter_map(barrier).collect();
-        let is_direct = barriers.len() > self.limits.tags;
+        let is_direct = self.is_direct || barriers.len() > self.limits.tags;
         let proof = if is_direct {
             Proof::Direct { seq: 0 }
         } else {
