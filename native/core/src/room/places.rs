@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::Room;
 use super::compose::Composer;
 use super::domain::State;
+use super::limb::lock;
 use super::trees::{Grown, Trees, member};
 use crate::ops::Report;
 use crate::tree::wire::TreeOp;
@@ -14,6 +15,8 @@ use crate::{Action, Class, Counter, Millis};
 
 /// Milliseconds between two looks for better places.
 const IMPROVE_PAUSE: u64 = 1000;
+/// Nobody is moved to a better place while the next cast has more barriers than these.
+const IMPROVE_BARRIERS: usize = 8;
 
 impl Room {
     /// Puts a domain into the trees of the classes that it takes, or out of them.
@@ -212,7 +215,10 @@ impl Room {
     pub(super) fn improve(&mut self, now: Millis, out: &mut Vec<Action>) {
         let Some(mut trees) = self.trees.take() else { return };
         let is_soon = trees.improved.is_some_and(|last| now.since(last) < IMPROVE_PAUSE);
-        if let Some(grown) = trees.grown.as_mut().filter(|_| !is_soon) {
+        // Each move is two or three envelopes, and the next cast has barriers for so many only.
+        let may_move =
+            |grown: &&mut Grown| !is_soon && !lock(&grown.stream).has_barriers(IMPROVE_BARRIERS);
+        if let Some(grown) = trees.grown.as_mut().filter(may_move) {
             trees.improved = Some(now);
             for parents in &mut grown.parents {
                 parents.improve(now);

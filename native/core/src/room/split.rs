@@ -34,7 +34,7 @@ impl Room {
         let until = now + hold;
         if let Some(until) = self.domains[number].split(&self.jid, now, until, reason) {
             self.shared.counters.add(Counter::LinksSplit, 1);
-            self.stir(number);
+            self.is_gone(number);
             // It may have been waited for long enough before: the next tick is its end.
             self.alarm.by(until.max(now + 1));
             if now < until {

@@ -395,6 +395,7 @@ impl Casting<'_> {
         let size = payload.bytes().len();
         let (spread, number) = {
             let mut stream = lock(&self.grown.stream);
+            stream.is_direct = self.grown.direct_until.is_some_and(|until| self.now < until);
             let spread = stream.cast(choice.class, choice.only, digest, payload.clone(), size);
             (spread, stream.newest().get(choice.class))
         };

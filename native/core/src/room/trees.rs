@@ -67,6 +67,10 @@ pub(super) struct Grown {
     pub parents: [Parents; 2],
     /// Whom relays may pass casts on to, whether they are to or not.
     pub reach: Reach,
+    /// Since when replicas that miss something are counted, and how many there are.
+    pub missed: (Millis, usize),
+    /// Until then casts go to each domain directly.
+    pub direct_until: Option<Millis>,
 }
 
 impl Trees {
@@ -112,6 +116,15 @@ impl Room {
     pub(super) fn stir(&mut self, number: usize) {
         if let Some(trees) = &mut self.trees {
             trees.stale.insert(number);
+        }
+    }
+
+    /// The stream to a domain is broken: it can have passed nothing on.
+    pub(super) fn is_gone(&mut self, number: usize) {
+        self.stir(number);
+        if let Some(trees) = &mut self.trees {
+            let heard = trees.standings.is_gone(member(number));
+            trees.stale.extend(heard.into_iter().map(|node| node.0 as usize));
         }
     }
 
@@ -176,6 +189,8 @@ impl Room {
                 epoch,
                 parents,
                 reach: Reach::default(),
+                missed: (now, 0),
+                direct_until: None,
             });
             stale = (0..self.domains.len()).collect();
         }
