@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use divan::black_box;
+use dmuc_core::tree::{Mode, TreeOptions};
 use dmuc_core::{
     Action, Actions, Config, Element, Facts, Incoming, Millis, Payload, PayloadIn, Replica, Room,
     Shared, Verdict,
@@ -11,6 +12,7 @@ use dmuc_core::{
 pub const ROOM: &str = "room@conference.a.test";
 pub const NOW: Millis = Millis(1000);
 pub const MESSAGE: Facts = Facts(Facts::MESSAGE | Facts::NICK);
+pub const TO_ALL: Facts = Facts(Facts::MESSAGE | Facts::GROUPCHAT | Facts::NICK);
 pub const PRESENCE: Facts = Facts(Facts::PRESENCE | Facts::NICK);
 const ENTERED: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
 const LEFT: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110 | Facts::UNAVAILABLE);
@@ -29,7 +31,36 @@ pub struct Primary {
 
 impl Primary {
     pub fn linked(occupants: usize, servers: usize) -> Self {
+        Primary::with(occupants, servers, None)
+    }
+
+    /// The same with room trees, in which everybody has a place.
+    pub fn grown(occupants: usize, servers: usize) -> Self {
+        let trees = TreeOptions { mode: Mode::From(servers), ..TreeOptions::default() };
+        let mut primary = Primary::with(occupants, servers, Some(trees));
+        let sessions = primary.sessions.clone();
+        let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+        primary.acknowledge();
+        // The first goes to each, since each has just got an envelope.
+        primary.broadcast(&to, TO_ALL);
+        let actions = primary.broadcast(&to, TO_ALL);
+        assert_eq!(actions.list.len(), trees.fanout.min(servers), "by the tree");
+        primary.acknowledge();
+        primary
+    }
+
+    /// At a host where rooms may have trees, and too few servers for any.
+    pub fn ungrown(occupants: usize, servers: usize) -> Self {
+        let trees = TreeOptions { mode: Mode::From(servers + 1), ..TreeOptions::default() };
+        Primary::with(occupants, servers, Some(trees))
+    }
+
+    fn with(occupants: usize, servers: usize, trees: Option<TreeOptions>) -> Self {
         let mut room = Room::new(ROOM, 1, shared()).expect("a room");
+        if let Some(options) = trees {
+            room.grow([7; 32], options);
+            room.may_show_domains(true);
+        }
         let sessions: Vec<String> =
             (0..occupants).map(|n| format!("user{n}@s{}.test/r", n % servers)).collect();
         for session in &sessions {
@@ -40,7 +71,7 @@ impl Primary {
             let Action::AskSupport { domain } = action else { panic!("{action:?}") };
             for action in room.support(NOW, &domain, true).list {
                 let Action::Setup { to, id, .. } = action else { panic!("{action:?}") };
-                let answer = accept(&id);
+                let answer = accept(&id).with_some("trees", trees.map(|trees| trees.fanout));
                 room.setup_result(NOW, &to, &id, Some(&answer));
                 linked += 1;
             }
@@ -59,6 +90,7 @@ impl Primary {
         assert!(held.iter().all(|held| *held), "a link for each");
         let copies: Vec<(&str, u32)> = to.iter().map(|to| (*to, 0)).collect();
         let message = payload(facts, self.fresh());
+        self.room.canonical(0, [7; 32]);
         self.event(vec![message], &copies)
     }
 
