@@ -99,6 +99,7 @@ impl Seats {
         match scope {
             Scope::All => Cow::Borrowed(&self.all),
             Scope::Class(Class::Full) => Cow::Borrowed(&self.full),
+            Scope::Class(Class::Anonymous) if self.full.is_empty() => Cow::Borrowed(&self.all),
             Scope::Class(Class::Anonymous) => Cow::Owned(&self.all - &self.full),
         }
     }

@@ -694,3 +694,29 @@ fn without_the_owners_word_nobody_learns_of_other_domains() {
     let (near, far) = levels(&mut world);
     assert_eq!((near.len(), far.len()), (6, 0));
 }
+
+#[test]
+fn a_replica_that_is_gone_is_noticed_though_nobody_speaks() {
+    for is_told in [true, false] {
+        let mut world = grown(1, &[("ping_interval", 20_000)]);
+        let pass = |world: &mut sim::World, seconds: u64, is_lost: bool| {
+            for _ in 0..seconds {
+                world.pass(1000);
+                if is_lost {
+                    world.homes[2].down.clear();
+                }
+                world.settle();
+            }
+        };
+        if is_told {
+            world.sever(2);
+        }
+        pass(&mut world, 60, !is_told);
+        assert_eq!(world.shared.counters.get(Counter::LinksSplit), 1);
+        world.mend(2);
+        pass(&mut world, 60, false);
+        assert_eq!(world.shared.counters.get(Counter::LinksResumed), 1);
+        assert_eq!(world.shared.counters.get(Counter::LinksSplit), 1, "all others have answered");
+        assert_eq!(world.verdict(), Ok(()));
+    }
+}

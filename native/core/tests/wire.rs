@@ -161,6 +161,8 @@ struct Newest {
     epoch: String,
     #[xml(attribute)]
     at: String,
+    #[xml(attribute(default, name = "n"))]
+    number: Option<u64>,
 }
 
 #[derive(FromXml, AsXml, Debug)]
@@ -372,9 +374,9 @@ fn read_all(world: &World, met: &mut BTreeSet<&'static str>) -> usize {
                 met.insert(read_relayed(body));
             }
             Down::Envelope { body, .. } if body.name == "newest" => {
-                let Newest { epoch, at } = read(body);
+                let Newest { epoch, at, number } = read(body);
                 assert!(!epoch.is_empty() && is_position(&at));
-                met.insert("newest");
+                met.insert(if number.is_some_and(|n| n > 0) { "question" } else { "newest" });
             }
             Down::Envelope { id, body } => {
                 let envelope: Envelope = read(body);
@@ -590,10 +592,11 @@ fn what_trees_say_is_of_the_schema() {
     // Nobody answers.
     let copies = world.muc.say(&session(0).1);
     world.happen(copies);
-    for _ in 0..8 {
+    for _ in 0..24 {
         world.pass(500);
         read_all(&world, &mut met);
     }
+    wander(&mut world, &mut met);
     // The room has no trees any more.
     world.shared.config.set(&Config { tree_domains: 0, ..world.shared.config.get() });
     let copies = world.muc.say(&session(0).1);
@@ -607,6 +610,8 @@ fn what_trees_say_is_of_the_schema() {
         "newest",
         "orphan",
         "parent",
+        "question",
+        "resumed",
         "signed",
         "stream",
     ];

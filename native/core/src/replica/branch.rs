@@ -377,7 +377,7 @@ impl Replica {
         element: &Element<Incoming>,
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
-        let newest = read_newest(element).ok_or(MALFORMED)?;
+        let (newest, question) = read_newest(element).ok_or(MALFORMED)?;
         let link = self.links.get_mut(from).ok_or(super::UNKNOWN_EPOCH)?;
         if self.closed || Some(&*link.epoch) != ops::epoch(element) {
             return Err(super::UNKNOWN_EPOCH);
@@ -386,7 +386,11 @@ impl Replica {
         if let Some(branch) = &mut link.branch {
             branch.merge.heartbeat(now, newest);
         }
-        self.go_on(now, &from.into(), out);
+        let room = Arc::from(from);
+        self.go_on(now, &room, out);
+        if question.is_some() {
+            self.report(&room, Says { resume: question, ..Says::default() }, out);
+        }
         Ok(())
     }
 

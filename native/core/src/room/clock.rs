@@ -55,15 +55,17 @@ impl Room {
                 self.ask(now, number, out);
             }
             State::Linked(link) => {
-                let oldest = link.sent.front().map(|sent| sent.at);
-                if oldest.is_some_and(|at| now >= at + link.terms.ack_timeout) {
+                if unanswered(link).is_some_and(|at| now >= at + link.terms.ack_timeout) {
                     return self.split(now, number, UNACKNOWLEDGED, out);
                 }
                 if now + slack(link, config) >= probe_time(link, config) {
                     if link.audience.seats.all().is_empty() && link.sent.is_empty() {
                         return self.end(now, number, "no occupants left", out);
                     }
-                    return self.probe(now, number, out);
+                    if !self.probe_in_stream(now, number, out) {
+                        self.probe(now, number, out);
+                    }
+                    return;
                 }
                 self.beat(now, number, out);
                 self.watch(number);
@@ -76,6 +78,7 @@ impl Room {
         let domain = &mut self.domains[number];
         if let State::Linked(link) = &mut domain.state {
             out.extend(Composer::new(link, &domain.name, &self.shared, now).probe());
+            self.stir(number);
             self.watch(number);
             // In a room where nobody speaks, probes are all that may wait.
             self.check_buffer(now, number, out);
@@ -90,8 +93,8 @@ impl Room {
             if let Some(at) = next_beat(link) {
                 self.alarm.by(at);
             }
-            if let Some(oldest) = link.sent.front() {
-                self.alarm.by(oldest.at + link.terms.ack_timeout);
+            if let Some(at) = unanswered(link) {
+                self.alarm.by(at + link.terms.ack_timeout);
             }
         }
     }
@@ -130,6 +133,7 @@ impl Room {
             domain.last_epoch = domain.link().map(|link| link.epoch.clone());
             domain.state = State::Plain { retry: now };
             domain.reason = reason;
+            self.stir(number);
             self.unseat(number);
         }
     }
@@ -153,13 +157,23 @@ impl Room {
         }
         self.fail_at = None;
         self.fail_some(now, &mut out);
+        self.stir_all();
         self.give(now, out)
     }
 }
 
+/// Since when the replica is to say something that it has not said.
+fn unanswered(link: &Link) -> Option<Millis> {
+    let asked = link.limb.as_ref().and_then(|limb| limb.asked).map(|(_, at)| at);
+    link.sent.front().map(|sent| sent.at).into_iter().chain(asked).min()
+}
+
 /// When a link wants a probe: sooner if something on it is not acknowledged.
 fn probe_time(link: &Link, config: &Options) -> Millis {
-    link.last_sent + probe_wait(link, config)
+    let wait = link.last_sent + probe_wait(link, config);
+    // Casts that come from others are newer than what was sent last.
+    let oldest = link.sent.front().map_or(wait, |oldest| oldest.at + probe_wait(link, config));
+    wait.max(oldest).min(link.last_sent + link.terms.ping_interval)
 }
 
 fn probe_wait(link: &Link, config: &Options) -> u64 {

@@ -190,6 +190,11 @@ impl<'a> Composer<'a> {
         self.link
     }
 
+    /// The same, only to look at.
+    pub fn peek(&self) -> &Link {
+        self.link
+    }
+
     /// Whether anybody in the audience is of the class that sees real JIDs.
     pub fn is_full(&self) -> bool {
         self.link.is_full()

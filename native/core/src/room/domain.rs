@@ -198,7 +198,7 @@ impl Domain {
         match std::mem::replace(&mut self.state, State::Plain { retry: Millis(0) }) {
             State::Linked(mut link) => {
                 if let Some(limb) = &mut link.limb {
-                    limb.park();
+                    limb.hold();
                 }
                 let queued = link.bytes.another();
                 self.state = State::Held(Hold {

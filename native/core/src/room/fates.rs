@@ -27,6 +27,7 @@ impl Room {
     pub fn report(&mut self, now: Millis, domain: &str, element: &Element<Incoming>) -> Actions {
         let mut out = Vec::new();
         let number = self.by_name.get(domain).copied();
+        number.into_iter().for_each(|number| self.stir(number));
         match (element.name.as_str(), number) {
             // Of a domain without occupants there is nothing to remember.
             ("announce", None) => {}
@@ -108,6 +109,11 @@ impl Room {
             refuse_index(link, &mut self.sessions, refused);
         }
         link.acknowledge(now, report.ack);
+        if let Some(limb) = &mut link.limb
+            && let Some((_, at)) = limb.asked.take_if(|(n, _)| report.resume == Some(*n))
+        {
+            link.round_trip = Some(now.since(at));
+        }
         if now.since(link.up_since) >= SETTLED {
             domain.failures = 0;
         }
@@ -137,6 +143,7 @@ impl Room {
         if let Some(&number) = self.by_name.get(domain)
             && let Some((epoch, seq)) = parse_envelope_id(id)
         {
+            self.stir(number);
             match seq {
                 0 => self.question_bounced(now, number, epoch, how, &mut out),
                 _ => self.envelope_bounced(now, number, (epoch, seq), how, &mut out),
@@ -374,6 +381,7 @@ impl Room {
 
     /// Waits no longer: what has no fate is unknown.
     pub(super) fn give_up(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+        self.stir(number);
         if let State::Held(hold) = &mut self.domains[number].state {
             hold.link.decide_rest(Fate::Unknown);
             self.dissolve(now, number, out);

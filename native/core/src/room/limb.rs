@@ -38,6 +38,8 @@ pub(super) struct Limb {
     pub repaired: Option<Millis>,
     /// When it was last told how far the stream is.
     pub beat: Option<Millis>,
+    /// The question of this number that it was asked with that, and when. It has not answered.
+    pub asked: Option<(u64, Millis)>,
 }
 
 impl Limb {
@@ -54,6 +56,7 @@ impl Limb {
             children: Default::default(),
             repaired: None,
             beat: None,
+            asked: None,
         }
     }
 
@@ -90,6 +93,12 @@ impl Limb {
         }
     }
 
+    /// The link is held: it is parked, and whatever it was asked is asked anew.
+    pub fn hold(&mut self) {
+        self.asked = None;
+        self.park();
+    }
+
     pub fn is_parked(&self) -> bool {
         self.parked.is_some()
     }
@@ -111,11 +120,11 @@ impl Limb {
         self.leaving.map(|(seq, _)| seq)
     }
 
-    /// Whether it is to get casts of a class.
+    /// Whether it is to get casts of a class. The stream knows the same.
     pub fn takes(&self, class: Class) -> bool {
         self.leaving.is_none()
             && self.parked.is_none()
-            && lock(&self.stream).takes(self.node, class)
+            && (class == Class::Anonymous || self.has_full)
     }
 
     /// How far the stream is as far as it concerns this link.

@@ -113,6 +113,15 @@ impl Terms {
     }
 }
 
+/// What envelopes change that trees have to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stance {
+    takes_full: bool,
+    is_parked: bool,
+    is_deserted: bool,
+    has_anonymous: bool,
+}
+
 /// A link that is up.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -198,6 +207,21 @@ impl Link {
     /// Whether nobody is left in the audience.
     pub fn is_deserted(&self) -> bool {
         self.audience.seats.all().is_empty()
+    }
+
+    /// Whether anybody in the audience is of the class that sees none.
+    pub fn has_anonymous(&self) -> bool {
+        self.audience.seats.len(Scope::Class(Class::Anonymous)) > 0
+    }
+
+    /// What trees have to follow if an envelope goes out.
+    pub fn stance(&self) -> Stance {
+        Stance {
+            takes_full: self.limb.as_ref().is_some_and(|limb| limb.has_full),
+            is_parked: self.limb.as_ref().is_some_and(|limb| limb.is_parked()),
+            is_deserted: self.is_deserted(),
+            has_anonymous: self.has_anonymous(),
+        }
     }
 
     /// Whether the replica is to be told that it takes casts with real JIDs, or none any more.

@@ -43,6 +43,8 @@ impl Room {
         stream.join(node, LinkKey::new(secret), 0, has_full);
         drop(stream);
         link.limb = Some(Box::new(Limb::new(grown.stream.clone(), node, has_full)));
+        // The same envelopes may have taken somebody out of the audience.
+        trees.stale.insert(number);
         self.watch(number);
     }
 
@@ -74,15 +76,29 @@ impl Room {
         self.watch(number);
     }
 
-    /// Links with nobody in their audiences get no casts, until somebody enters.
-    pub(super) fn park_deserted(&mut self) {
-        for domain in &mut self.domains {
-            if let State::Linked(link) = &mut domain.state
-                && link.is_deserted()
-                && let Some(limb) = &mut link.limb
-            {
-                limb.park();
+    /// Whether there is nothing to do for [`Self::join_stream`] and [`Self::park_deserted`].
+    pub(super) fn is_in_stream(&self, trees: &Trees, number: usize) -> bool {
+        let State::Linked(link) = &self.domains[number].state else { return true };
+        match &link.limb {
+            None => trees.grown.is_none() || link.trees.is_none() || link.ended,
+            Some(limb) if limb.leaving().is_none() => {
+                trees.grown.as_ref().is_some_and(|grown| limb.is_in(&grown.stream))
+                    && (!link.is_deserted() || limb.is_parked())
             }
+            Some(limb) => {
+                let oldest = link.sent.front().map(|sent| sent.seq);
+                oldest.zip(limb.leaving()).is_some_and(|(oldest, seq)| oldest <= seq)
+            }
+        }
+    }
+
+    /// A link with nobody in its audience gets no casts, until somebody enters.
+    pub(super) fn park_deserted(&mut self, number: usize) {
+        if let State::Linked(link) = &mut self.domains[number].state
+            && link.is_deserted()
+            && let Some(limb) = &mut link.limb
+        {
+            limb.park();
         }
     }
 }

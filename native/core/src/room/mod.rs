@@ -404,6 +404,7 @@ impl Room {
         for (number, groups) in of_domain {
             let domain = &mut self.domains[number];
             let State::Linked(link) = &mut domain.state else { continue };
+            let stance = link.stance();
             let mut composer = Composer::new(link, &domain.name, &self.shared, now);
             let mut groups = groups.into_iter();
             let oversize = groups.by_ref().find(|(nth, payload, members)| {
@@ -422,9 +423,13 @@ impl Room {
                         hold.push(&self.sessions.get(number).jid, payload);
                     }
                 }
+                self.stir(number);
                 continue;
             }
             out.extend(composer.finish());
+            if link.stance() != stance {
+                self.stir(number);
+            }
             self.watch(number);
         }
         for number in gone {

@@ -6,65 +6,130 @@ use std::collections::BTreeSet;
 use super::Room;
 use super::compose::Composer;
 use super::domain::State;
-use super::limb::Limb;
+use super::limb::lock;
 use super::trees::{Grown, Trees, member};
 use crate::ops::Report;
 use crate::tree::wire::TreeOp;
-use crate::tree::{Sentence, TreeOptions};
+use crate::tree::{Parents, Sentence};
 use crate::{Action, Class, Counter, Millis};
 
+/// Milliseconds between two looks for better places.
+const IMPROVE_PAUSE: u64 = 1000;
+/// Nobody is moved to a better place while the next cast has more barriers than these.
+const IMPROVE_BARRIERS: usize = 8;
+
 impl Room {
-    /// Puts a domain into the trees of the classes that it takes, or out of them. Whether anybody has
-    /// moved.
-    pub(super) fn place_domain(&mut self, now: Millis, trees: &mut Trees, number: usize) -> bool {
-        let Some(grown) = &mut trees.grown else { return false };
-        let fanout = TreeOptions::of(&self.shared.config).fanout;
+    /// Puts a domain into the trees of the classes that it takes, or out of them.
+    pub(super) fn place_domain(&self, now: Millis, trees: &mut Trees, number: usize) {
         let node = member(number);
-        let link = match &self.domains[number].state {
-            State::Linked(link) => Some(link),
-            _ => None,
-        };
-        let mut has_moved = false;
         for class in Class::ALL {
+            let member = self.membership(now, trees, number, class);
+            let Some(grown) = &mut trees.grown else { return };
             let parents = &mut grown.parents[class as usize];
             let is_in = parents.place(node).is_some();
-            let taker = link.filter(|link| {
-                let takes = |limb: &Limb| {
-                    limb.leaving().is_none()
-                        && (class == Class::Anonymous || limb.has_full)
-                        && !link.is_deserted()
-                };
-                link.limb.as_deref().is_some_and(takes) && trees.standings.is_heard(now, node)
-            });
-            let moves = match taker {
-                None if is_in => parents.leave(now, node),
-                None => continue,
-                Some(link) => {
-                    let most = link.trees.unwrap_or(0);
-                    let may_relay = most >= fanout as u64 && trees.standings.is_good(now, node);
-                    let round_trip = link.round_trip.unwrap_or(0);
+            match member {
+                None if is_in => {
+                    parents.leave(now, node);
+                }
+                None => {}
+                Some((round_trip, may_relay)) => {
                     if is_in {
                         parents.measured(node, round_trip);
                     }
-                    parents.join(now, node, round_trip, may_relay)
+                    parents.join(now, node, round_trip, may_relay);
                 }
-            };
-            has_moved |= !moves.is_empty() || !is_in || taker.is_none();
-        }
-        has_moved
-    }
-
-    /// [`Self::assign`] for every domain.
-    pub(super) fn assign_all(&mut self, now: Millis, grown: &mut Grown, out: &mut Vec<Action>) {
-        for number in 0..self.domains.len() {
-            self.assign(now, grown, number, out);
+            }
         }
     }
 
-    /// Tells a replica who passes casts on to it and to whom it does.
-    fn assign(&mut self, now: Millis, grown: &mut Grown, number: usize, out: &mut Vec<Action>) {
-        let State::Linked(link) = &self.domains[number].state else { return };
-        let Some(limb) = link.limb.as_ref().filter(|limb| limb.leaving().is_none()) else { return };
+    /// If a domain is to be in the tree of a class: its round trip, and whether it may relay.
+    fn membership(
+        &self,
+        now: Millis,
+        trees: &Trees,
+        number: usize,
+        class: Class,
+    ) -> Option<(u64, bool)> {
+        let State::Linked(link) = &self.domains[number].state else { return None };
+        let limb = link.limb.as_ref().filter(|limb| limb.leaving().is_none())?;
+        let takes = class == Class::Anonymous || limb.has_full;
+        let node = member(number);
+        if !takes || link.is_deserted() || !trees.standings.is_heard(now, node) {
+            return None;
+        }
+        let takes_all = link.trees.unwrap_or(0) >= trees.options.fanout as u64;
+        let may_relay = takes_all && trees.standings.is_good(now, node);
+        Some((link.round_trip.unwrap_or(0), may_relay))
+    }
+
+    /// Whether there is nothing to do for [`Self::place_domain`].
+    pub(super) fn is_placed(&self, now: Millis, trees: &Trees, number: usize) -> bool {
+        let Some(grown) = &trees.grown else { return true };
+        Class::ALL.into_iter().all(|class| {
+            let member = self.membership(now, trees, number, class);
+            let parents = &grown.parents[class as usize];
+            parents.may_relay(super::trees::member(number))
+                == member.map(|(_, may_relay)| may_relay)
+        })
+    }
+
+    /// [`Self::assign`] for those whose places are others than before, and for these, which are parked
+    /// if they are deserted.
+    pub(super) fn assign_moved(
+        &mut self,
+        now: Millis,
+        trees: &mut Trees,
+        mut these: BTreeSet<usize>,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(grown) = &mut trees.grown {
+            let changed = grown.parents.iter_mut().flat_map(Parents::take_changed);
+            these.extend(changed.map(|node| node.0 as usize));
+        }
+        for number in these {
+            if let Some(grown) = &mut trees.grown
+                && self.assign(now, grown, number, out)
+            {
+                trees.stale.insert(number);
+            }
+            self.park_deserted(number);
+        }
+    }
+
+    /// Whether there is nothing to do for [`Self::assign`].
+    pub(super) fn is_assigned(&self, grown: &Grown, number: usize) -> bool {
+        let State::Linked(link) = &self.domains[number].state else { return true };
+        let Some(limb) = link.limb.as_ref().filter(|limb| limb.leaving().is_none()) else {
+            return true;
+        };
+        Class::ALL.into_iter().all(|class| {
+            let (parents, at) = (&grown.parents[class as usize], class as usize);
+            let parent = parents.place(member(number)).and_then(|(parent, _)| parent);
+            let mut told = limb.children[at].iter();
+            parent.map(|node| node.0 as usize) == limb.parents[at]
+                && parents
+                    .children(member(number))
+                    .all(|node| told.next() == Some(&(node.0 as usize)))
+                && told.next().is_none()
+        })
+    }
+
+    /// Tells a replica who passes casts on to it and to whom it does. Whether the same envelopes have
+    /// told it something else that the trees have to follow.
+    fn assign(
+        &mut self,
+        now: Millis,
+        grown: &mut Grown,
+        number: usize,
+        out: &mut Vec<Action>,
+    ) -> bool {
+        let State::Linked(link) = &self.domains[number].state else { return false };
+        let Some(limb) = link.limb.as_ref().filter(|limb| limb.leaving().is_none()) else {
+            return false;
+        };
+        if self.is_assigned(grown, number) {
+            return false;
+        }
         let name = |number: &usize| self.domains[*number].name.clone();
         let mut ops = Vec::new();
         let mut gone = Vec::new();
@@ -90,11 +155,9 @@ impl Room {
             told.0[at] = parent;
             told.1[at] = children;
         }
-        if ops.is_empty() {
-            return;
-        }
+        let stance = link.stance();
         let domain = &mut self.domains[number];
-        let State::Linked(link) = &mut domain.state else { return };
+        let State::Linked(link) = &mut domain.state else { return false };
         let mut composer = Composer::new(link, &domain.name, &self.shared, now);
         for op in ops {
             composer.tree(op);
@@ -106,7 +169,9 @@ impl Room {
         if let Some(limb) = &mut link.limb {
             (limb.parents, limb.children) = told;
         }
+        let has_changed = link.stance() != stance;
         self.watch(number);
+        has_changed
     }
 
     /// What a report says of the parents of a domain.
@@ -121,7 +186,10 @@ impl Room {
         let State::Linked(link) = &self.domains[number].state else { return };
         let Some(limb) = &link.limb else { return };
         let parents = limb.parents;
-        let Some(trees) = &mut self.trees else { return };
+        if report.complaints.is_empty() {
+            return;
+        }
+        let Some(mut trees) = self.trees.take() else { return };
         for class in &report.complaints {
             let Some(parent) = parents[*class as usize] else { continue };
             self.shared.counters.add(Counter::Complaints, 1);
@@ -133,28 +201,29 @@ impl Room {
                 self.domains[parent].name
             );
             // Who may not relay or have a parent any more is dealt with by `tend`.
+            trees.stale.extend([number, parent]);
             if let (Sentence::Move, Some(grown)) = (sentence, &mut trees.grown) {
                 grown.parents[*class as usize].move_away(now, witness);
             }
         }
-        if !report.complaints.is_empty()
-            && let Some(mut trees) = self.trees.take()
-        {
-            if let Some(grown) = &mut trees.grown {
-                self.assign_all(now, grown, out);
-            }
-            self.trees = Some(trees);
-        }
+        trees.pardon = trees.standings.next(now);
+        self.assign_moved(now, &mut trees, BTreeSet::new(), out);
+        self.trees = Some(trees);
     }
 
     /// Moves those for whom another place in a tree is better by far.
     pub(super) fn improve(&mut self, now: Millis, out: &mut Vec<Action>) {
         let Some(mut trees) = self.trees.take() else { return };
-        if let Some(grown) = &mut trees.grown {
-            let [anonymous, full] = &mut grown.parents;
-            if !anonymous.improve(now).is_empty() | !full.improve(now).is_empty() {
-                self.assign_all(now, grown, out);
+        let is_soon = trees.improved.is_some_and(|last| now.since(last) < IMPROVE_PAUSE);
+        // Each move is two or three envelopes, and the next cast has barriers for so many only.
+        let may_move =
+            |grown: &&mut Grown| !is_soon && !lock(&grown.stream).has_barriers(IMPROVE_BARRIERS);
+        if let Some(grown) = trees.grown.as_mut().filter(may_move) {
+            trees.improved = Some(now);
+            for parents in &mut grown.parents {
+                parents.improve(now);
             }
+            self.assign_moved(now, &mut trees, BTreeSet::new(), out);
         }
         self.trees = Some(trees);
     }

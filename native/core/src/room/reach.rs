@@ -43,36 +43,43 @@ impl Reach {
         }
     }
 
-    /// Forgets what relays have acknowledged to do no longer, and those that have another link. `link` is
-    /// that of a domain, if it was ever up.
-    pub fn tend<'l>(&mut self, link: impl Fn(usize) -> Option<&'l Link>) {
+    /// Forgets what a relay has acknowledged to do no longer, and all of it if it has another link. `link`
+    /// is its own, if it was ever up.
+    pub fn tend(&mut self, number: usize, link: Option<&Link>) {
+        let (Some(link), Some(relay)) = (link, self.relays.get_mut(&number)) else { return };
         let mut over = Vec::new();
-        self.relays.retain(|number, relay| {
-            let Some(link) = link(*number) else { return true };
-            if link.epoch != relay.epoch {
-                over.extend(relay.children.iter().map(|child| (*number, *child)));
-                return false;
-            }
+        if link.epoch == relay.epoch {
             let oldest = link.sent.front().map_or(u64::MAX, |sent| sent.seq);
             relay.dismissed.retain(|(child, seq)| {
                 let is_open = oldest <= *seq;
                 if !is_open {
                     relay.children.remove(child);
-                    over.push((*number, *child));
+                    over.push(*child);
                 }
                 is_open
             });
-            !relay.children.is_empty()
-        });
-        for (relay, (class, child)) in over {
+        } else {
+            over.extend(std::mem::take(&mut relay.children));
+        }
+        if relay.children.is_empty() {
+            self.relays.remove(&number);
+        }
+        for (class, child) in over {
             let above = &mut self.above[class as usize];
             if let Some(relays) = above.get_mut(&child) {
-                relays.remove(&relay);
+                relays.remove(&number);
                 if relays.is_empty() {
                     above.remove(&child);
                 }
             }
         }
+    }
+
+    /// Whether there is nothing to do for [`Self::tend`].
+    pub fn is_tended(&self, number: usize, link: Option<&Link>) -> bool {
+        let (Some(link), Some(relay)) = (link, self.relays.get(&number)) else { return true };
+        let oldest = link.sent.front().map_or(u64::MAX, |sent| sent.seq);
+        link.epoch == relay.epoch && relay.dismissed.iter().all(|(_, seq)| oldest <= *seq)
     }
 
     /// The relays that may pass a cast of this class on, at once or by others, to somebody who may not see

@@ -126,6 +126,7 @@ impl Room {
         domain.reason = "set-up under way";
         domain.state = State::SettingUp { id: epoch.to_string(), until, link };
         out.push(Action::Setup { to: domain.name.clone(), id: epoch.to_string(), body });
+        self.stir(number);
     }
 
     /// The answer to [`Action::Setup`]; `None` for an error or no answer.
@@ -175,6 +176,7 @@ impl Room {
                     link.last_sent = now;
                     link.up_since = now;
                     domain.state = State::Linked(link);
+                    self.stir(number);
                     self.watch(number);
                 }
                 None => self.set_up_failed(
@@ -297,6 +299,7 @@ impl Room {
         let retry = now + (wait - self.rng.u64(0..=wait / 10));
         domain.state = State::Plain { retry };
         domain.reason = reason;
+        self.stir(number);
         self.unseat(number);
         self.consider(now, number);
         self.try_candidates(now, out);

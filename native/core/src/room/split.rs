@@ -34,6 +34,7 @@ impl Room {
         let until = now + hold;
         if let Some(until) = self.domains[number].split(&self.jid, now, until, reason) {
             self.shared.counters.add(Counter::LinksSplit, 1);
+            self.is_gone(number);
             // It may have been waited for long enough before: the next tick is its end.
             self.alarm.by(until.max(now + 1));
             if now < until {
@@ -73,7 +74,11 @@ impl Room {
         out: &mut Vec<Action>,
     ) {
         let domain = &mut self.domains[number];
-        if let State::Held(Hold { link, split: Some(_), .. }) = &domain.state
+        if let State::Linked(link) = &domain.state
+            && *link.epoch == *epoch
+        {
+            self.split(now, number, "it cannot be told how far the room is", out);
+        } else if let State::Held(Hold { link, split: Some(_), .. }) = &domain.state
             && *link.epoch == *epoch
             && how == Bounce::Refused
         {

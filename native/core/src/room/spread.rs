@@ -1,7 +1,8 @@
 //! One event of a room that has trees: what most replicas get alike goes by the room stream, to the
 //! room's children only, and everything else in envelopes (`docs/protocol.md`, section 8.1).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -10,9 +11,9 @@ use super::Room;
 use super::compose::{Composer, Ready};
 use super::domain::{Domain, State};
 use super::limb::{SharedStream, lock};
-use super::link::{Delivery, Link, Sent, Traffic};
+use super::link::{Delivery, Link, Sent, Stance, Traffic};
 use super::setup::CONTROL_BYTES;
-use super::trees::{Grown, Trees, member};
+use super::trees::{Grown, Trees};
 use crate::audience::Scope;
 use crate::grouping::Group;
 use crate::tree::wire::write_cast;
@@ -30,18 +31,28 @@ struct Desk<'a> {
     late: Vec<(Payload, Vec<usize>)>,
     is_over: bool,
     is_touched: bool,
+    /// What the link was like before something was written.
+    before: Option<Stance>,
 }
 
 impl<'a> Desk<'a> {
     fn new(domain: &'a mut Domain) -> Option<Self> {
         let Domain { name, state: State::Linked(link), .. } = domain else { return None };
-        let (composer, late) = (None, Vec::new());
-        Some(Desk { name, idle: Some(link), composer, late, is_over: false, is_touched: false })
+        Some(Desk {
+            name,
+            idle: Some(link),
+            composer: None,
+            late: Vec::new(),
+            is_over: false,
+            is_touched: false,
+            before: None,
+        })
     }
 
     fn composer(&mut self, shared: &'a Shared, now: Millis) -> Option<&mut Composer<'a>> {
         self.is_touched = true;
         if let Some(link) = self.idle.take() {
+            self.before = Some(link.stance());
             self.composer = Some(Composer::new(link, self.name, shared, now));
         }
         self.composer.as_mut()
@@ -54,12 +65,26 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Whether it gets casts of a class of this stream.
-    fn takes(&mut self, stream: &SharedStream, class: Class) -> bool {
-        let is_over = self.is_over;
-        let limb = self.link().and_then(|link| link.limb.as_ref());
-        !is_over && limb.is_some_and(|limb| limb.is_in(stream) && limb.takes(class))
+    fn peek(&self) -> Option<&Link> {
+        match (&self.composer, &self.idle) {
+            (Some(composer), _) => Some(composer.peek()),
+            (None, idle) => idle.as_deref(),
+        }
     }
+
+    /// Whether it gets casts of a class of this stream.
+    fn takes(&self, stream: &SharedStream, class: Class) -> bool {
+        let limb = self.peek().and_then(|link| link.limb.as_ref());
+        !self.is_over && limb.is_some_and(|limb| limb.is_in(stream) && limb.takes(class))
+    }
+}
+
+/// Those of a group who are of one domain: a range of the group, which is in the order of domains.
+struct Part {
+    domain: usize,
+    members: Range<usize>,
+    ready: Option<Ready>,
+    is_alike: bool,
 }
 
 /// Who is shown a presence of whom in an event: any variant, and one that tells the JID. The recipient's own
@@ -69,18 +94,19 @@ type Shown = HashMap<(Arc<str>, bool), [HashSet<usize>; 2]>;
 /// What an event shows to domains beside what their links carry.
 struct Sights {
     presences: Shown,
-    /// What waits for those whose links are held, by its id.
-    queued: HashSet<(usize, u64)>,
+    /// What waits for those whose links are held: domains by its id.
+    queued: HashMap<u64, Vec<usize>>,
 }
 
 impl Sights {
-    /// Whether a domain is shown all that this payload shows.
-    fn has(&self, domain: usize, payload: &Payload) -> bool {
+    /// The domains that are shown all that this payload shows.
+    fn of(&self, payload: &Payload) -> impl Iterator<Item = usize> {
         let facts = payload.facts();
         let key = (payload.nick().clone(), facts.is_unavailable());
         let shown = self.presences.get(&key).filter(|_| facts.is_presence());
-        shown.is_some_and(|shown| shown[usize::from(facts.tells_jid())].contains(&domain))
-            || self.queued.contains(&(domain, payload.id()))
+        let shown = shown.map(|shown| &shown[usize::from(facts.tells_jid())]);
+        let queued = self.queued.get(&payload.id());
+        shown.into_iter().flatten().chain(queued.into_iter().flatten()).copied()
     }
 }
 
@@ -88,22 +114,15 @@ impl Sights {
 struct Choice {
     class: Class,
     only: Option<Class>,
-    /// Those who get the cast and have it in the same scope.
-    alike: BTreeSet<usize>,
+    /// Those who get the cast and have it in the same scope, and their parts of the group.
+    alike: Vec<(usize, Option<usize>)>,
     /// Those who get something in its place.
-    unlike: BTreeSet<usize>,
-    /// Those of them who are not to see it.
-    blind: BTreeSet<usize>,
-    /// Relays that may pass it on to somebody who is not to see it.
-    wary: BTreeSet<usize>,
-}
-
-impl Choice {
-    /// Whether a domain passes the cast on to its children.
-    fn is_relay(&self, domain: usize) -> bool {
-        let takes = self.alike.contains(&domain) || self.unlike.contains(&domain);
-        takes && !self.blind.contains(&domain) && !self.wary.contains(&domain)
-    }
+    unlike: Vec<usize>,
+    /// By domain: whether it passes the cast on to its children. It takes casts, and neither is it not to
+    /// see this one, nor may it pass it on to somebody who is not to.
+    relays: Vec<bool>,
+    /// By domain: who passes casts on to it.
+    parents: Vec<Option<usize>>,
 }
 
 impl Room {
@@ -131,55 +150,68 @@ impl Room {
         let mut casts = Vec::new();
         for (nth, group) in groups.into_iter().enumerate() {
             let Some(payload) = &payloads[group.payload as usize] else { continue };
-            let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
             let mut is_passing = false;
-            for number in group.to {
-                let session = self.sessions.get(number);
+            for number in &group.to {
+                let session = self.sessions.get(*number);
                 is_passing |= session.passing;
                 if payload.facts().is_own_end() || session.passing {
-                    gone.push(number);
+                    gone.push(*number);
                 }
-                parts.entry(session.domain).or_default().push(number);
             }
-            let mut ready: BTreeMap<usize, Ready> = BTreeMap::new();
-            for (domain, members) in &parts {
+            let mut to = group.to;
+            to.sort_by_cached_key(|number| self.sessions.get(*number).domain);
+            let mut parts: Vec<Part> = Vec::new();
+            for (at, number) in to.iter().enumerate() {
+                let domain = self.sessions.get(*number).domain;
+                match parts.last_mut() {
+                    Some(part) if part.domain == domain => part.members.end = at + 1,
+                    _ => {
+                        let members = at..at + 1;
+                        parts.push(Part { domain, members, ready: None, is_alike: false });
+                    }
+                }
+            }
+            for Part { domain, members, ready, .. } in &mut parts {
                 let Some(desk) = &mut desks[*domain] else { continue };
+                let members = &to[members.clone()];
                 if desk.is_over {
-                    desk.late.push((payload.clone(), members.clone()));
+                    desk.late.push((payload.clone(), members.to_vec()));
                     continue;
                 }
                 let Some(composer) = desk.composer(shared, now) else { continue };
                 match composer.prepare(payload, members, &mut self.sessions) {
                     Some(part) => {
                         composer.turn();
-                        ready.insert(*domain, part);
+                        *ready = Some(part);
                     }
                     None => {
                         composer.end();
                         composer.flush();
                         desk.is_over = true;
-                        desk.late.push((payload.clone(), members.clone()));
+                        desk.late.push((payload.clone(), members.to_vec()));
                     }
                 }
             }
             let choice = match is_passing {
                 true => None,
-                false => choose(payload, grown, &mut desks, &ready, &sights),
+                false => choose(payload, grown, &desks, &parts, &sights),
             };
             if let Some(choice) = &choice {
-                for domain in &choice.alike {
+                for (domain, part) in &choice.alike {
                     let composer = desks[*domain].as_mut().and_then(|d| d.composer.as_mut());
                     if let Some(composer) = composer {
                         composer.flush();
                     }
+                    if let Some(part) = part {
+                        parts[*part].is_alike = true;
+                    }
                 }
             }
-            for (domain, part) in &ready {
-                let is_alike = choice.as_ref().is_some_and(|c| c.alike.contains(domain));
+            for Part { domain, members, ready, .. } in parts.iter().filter(|part| !part.is_alike) {
                 let composer = desks[*domain].as_mut().and_then(|desk| desk.composer.as_mut());
-                if let Some(composer) = composer.filter(|_| !is_alike) {
-                    composer.deliver(payload, nth, part, &self.numbers);
-                    composer.depart(payload, &parts[domain], &self.sessions);
+                if let (Some(composer), Some(ready)) = (composer, ready) {
+                    composer.deliver(payload, nth, ready, &self.numbers);
+                    composer.depart(payload, &to[members.clone()], &self.sessions);
                 }
             }
             if let Some(choice) = choice {
@@ -190,7 +222,7 @@ impl Room {
                     }
                 }
                 let event = Casting { room: &self.jid, now, shared, grown };
-                event.cast(payload, &choice, &ready, &mut desks, &mut casts);
+                event.cast(payload, &choice, &mut parts, &mut desks, &mut casts);
             }
         }
         let mut over = Vec::new();
@@ -198,7 +230,7 @@ impl Room {
         for (number, desk) in desks.into_iter().enumerate() {
             let Some(desk) = desk else { continue };
             if desk.is_touched {
-                touched.push(number);
+                touched.push((number, desk.before));
             }
             if let Some(composer) = desk.composer {
                 out.extend(composer.finish());
@@ -211,8 +243,12 @@ impl Room {
         for (number, late) in over {
             self.too_large(now, number, late);
         }
-        for number in touched {
+        for (number, before) in touched {
             self.watch(number);
+            let link = self.domains[number].link();
+            if before.is_some_and(|before| link.is_none_or(|link| link.stance() != before)) {
+                self.stir(number);
+            }
         }
         for number in gone {
             self.forget(number);
@@ -233,6 +269,7 @@ impl Room {
                 hold.push(&self.sessions.get(number).jid, &payload);
             }
         }
+        self.stir(number);
     }
 }
 
@@ -259,8 +296,11 @@ fn sights(
         group.to.iter().for_each(|number| note(payload, domain(*number)));
     }
     queued.iter().for_each(|(domain, payload)| note(payload, *domain));
-    let queued = queued.iter().map(|(domain, payload)| (*domain, payload.id())).collect();
-    Sights { presences, queued }
+    let mut of = HashMap::<u64, Vec<usize>>::new();
+    for (domain, payload) in queued {
+        of.entry(payload.id()).or_default().push(*domain);
+    }
+    Sights { presences, queued: of }
 }
 
 /// Whether a group goes by the stream: what most who take the class get alike. Nobody is shown anything
@@ -268,8 +308,8 @@ fn sights(
 fn choose(
     payload: &Payload,
     grown: &Grown,
-    desks: &mut [Option<Desk<'_>>],
-    ready: &BTreeMap<usize, Ready>,
+    desks: &[Option<Desk<'_>>],
+    parts: &[Part],
     sights: &Sights,
 ) -> Option<Choice> {
     payload.canonical()?;
@@ -278,43 +318,61 @@ fn choose(
         return None;
     }
     let class = if facts.tells_jid() { Class::Full } else { Class::Anonymous };
-    let may_see = |domain: usize| ready.contains_key(&domain) || sights.has(domain, payload);
+    let mut ready = parts.iter().enumerate().filter(|(_, part)| part.ready.is_some()).peekable();
+    let mut may_see = vec![false; desks.len()];
+    let prepared = parts.iter().filter(|part| part.ready.is_some()).map(|part| part.domain);
+    for domain in prepared.chain(sights.of(payload)) {
+        may_see[domain] = true;
+    }
     let nobody = RoaringBitmap::new();
-    let mut takers = Vec::new();
-    let mut blind = BTreeSet::new();
-    let mut alike: [HashSet<usize>; SCOPES.len()] = Default::default();
-    for (domain, desk) in desks.iter_mut().enumerate() {
-        let Some(desk) = desk.as_mut() else { continue };
-        if !desk.takes(&grown.stream, class) {
+    // With the scopes that it has the group in.
+    let mut takers: Vec<(usize, Option<usize>, [bool; SCOPES.len()])> = Vec::new();
+    let mut alike = [0; SCOPES.len()];
+    for (domain, desk) in desks.iter().enumerate() {
+        let part = ready.next_if(|(_, part)| part.domain == domain);
+        let Some(desk) = desk.as_ref().filter(|desk| desk.takes(&grown.stream, class)) else {
             continue;
-        }
-        let link = desk.link()?;
+        };
+        let link = desk.peek()?;
         if !Composer::fits(link, payload) {
             return None;
         }
-        takers.push(domain);
-        if !may_see(domain) {
-            blind.insert(domain);
+        if !may_see[domain] {
+            takers.push((domain, None, [false; SCOPES.len()]));
             continue;
         }
-        let set = ready.get(&domain).map_or(&nobody, |part| &part.set);
-        for (scope, alike) in SCOPES.into_iter().zip(&mut alike) {
-            if *set == *link.audience.seats.scope(scope) {
-                alike.insert(domain);
-            }
+        let set = part.and_then(|(_, part)| part.ready.as_ref()).map_or(&nobody, |part| &part.set);
+        let scopes = SCOPES.map(|scope| *set == *link.audience.seats.scope(scope));
+        for (number, is_alike) in alike.iter_mut().zip(scopes) {
+            *number += usize::from(is_alike);
         }
+        takers.push((domain, part.map(|(at, _)| at), scopes));
     }
-    let most = (0..SCOPES.len()).rev().max_by_key(|scope| alike[*scope].len())?;
-    if takers.len() < 2 || 2 * alike[most].len() <= takers.len() {
+    let most = (0..SCOPES.len()).rev().max_by_key(|scope| alike[*scope])?;
+    if takers.len() < 2 || 2 * alike[most] <= takers.len() {
         return None;
     }
     let only = match SCOPES[most] {
         Scope::All => None,
         Scope::Class(class) => Some(class),
     };
-    let (alike, unlike) = takers.into_iter().partition(|domain| alike[most].contains(domain));
-    let wary = grown.reach.wary(class, may_see);
-    Some(Choice { class, only, alike, unlike, blind, wary })
+    let mut parents = vec![None; desks.len()];
+    for (node, parent) in grown.parents[class as usize].places() {
+        *parents.get_mut(node.0 as usize)? = parent.map(|parent| parent.0 as usize);
+    }
+    let relays = vec![false; desks.len()];
+    let mut choice = Choice { class, only, alike: Vec::new(), unlike: Vec::new(), relays, parents };
+    for (domain, part, scopes) in takers {
+        choice.relays[domain] = may_see[domain];
+        match scopes[most] {
+            true => choice.alike.push((domain, part)),
+            false => choice.unlike.push(domain),
+        }
+    }
+    for domain in grown.reach.wary(class, |domain| may_see[domain]) {
+        choice.relays[domain] = false;
+    }
+    Some(choice)
 }
 
 /// What a cast of the stream needs to know of the event that it is part of.
@@ -331,7 +389,7 @@ impl Casting<'_> {
         &self,
         payload: &Payload,
         choice: &Choice,
-        ready: &BTreeMap<usize, Ready>,
+        parts: &mut [Part],
         desks: &mut [Option<Desk<'_>>],
         out: &mut Vec<Action>,
     ) {
@@ -339,6 +397,7 @@ impl Casting<'_> {
         let size = payload.bytes().len();
         let (spread, number) = {
             let mut stream = lock(&self.grown.stream);
+            stream.is_direct = self.grown.direct_until.is_some_and(|until| self.now < until);
             let spread = stream.cast(choice.class, choice.only, digest, payload.clone(), size);
             (spread, stream.newest().get(choice.class))
         };
@@ -348,65 +407,76 @@ impl Casting<'_> {
             Spread::Each(each) => (None, each.into_iter().collect::<HashMap<Node, _>>()),
         };
         let write = |carried: &Carried<Payload>| Arc::new(write_cast(self.room, carried));
-        let signed = carried.as_ref().map(write);
-        let parents = &self.grown.parents[choice.class as usize];
-        let alike = choice.alike.iter().map(|domain| (domain, true));
-        let unlike = choice.unlike.iter().map(|domain| (domain, false));
-        for (domain, is_alike) in alike.chain(unlike) {
-            let Some(desk) = &mut desks[*domain] else { continue };
+        let signed = carried.as_ref().map(|carried| {
+            let body = write(carried);
+            let markup = body.markup_len();
+            (body, markup)
+        });
+        let alike = choice.alike.iter().map(|(domain, part)| (*domain, *part, true));
+        let unlike = choice.unlike.iter().map(|domain| (*domain, None, false));
+        let mut in_all = Traffic::default();
+        for (domain, part, is_alike) in alike.chain(unlike) {
+            let Some(desk) = &mut desks[domain] else { continue };
             desk.is_touched = true;
-            let name = desk.name.clone();
+            let name = desk.name;
             let Some(link) = desk.link() else { continue };
             let Some(node) = link.limb.as_ref().map(|limb| limb.node) else { continue };
-            let is_relay = choice.is_relay(*domain);
-            let body = match (&carried, &signed, own.remove(&node)) {
-                (_, Some(signed), _) if is_relay => signed.clone(),
-                (Some(carried), ..) => write(&lock(&self.grown.stream).direct(node, carried)),
-                (None, _, Some(carried)) => write(&carried),
-                (None, _, None) => continue,
+            let is_relay = choice.relays[domain];
+            let (body, markup) = match (&carried, &signed) {
+                (_, Some((body, markup))) if is_relay => (body.clone(), *markup),
+                (carried, _) => {
+                    let body = match carried {
+                        Some(carried) => write(&lock(&self.grown.stream).direct(node, carried)),
+                        None => match own.remove(&node) {
+                            Some(carried) => write(&carried),
+                            None => continue,
+                        },
+                    };
+                    let markup = body.markup_len();
+                    (body, markup)
+                }
             };
-            let parent = parents.place(member(*domain)).and_then(|(parent, _)| parent);
-            let parent = parent.map(|parent| parent.0 as usize);
-            let is_fed = signed.is_some() && parent.is_some_and(|parent| choice.is_relay(parent));
+            let parent = choice.parents[domain];
+            let is_fed = signed.is_some() && parent.is_some_and(|parent| choice.relays[parent]);
             // Whoever does not deliver it gets it only to pass it on.
             let is_sent = !is_fed && (is_alike || signed.is_some() && is_relay);
             if signed.is_some() && is_sent && parent.is_some() {
                 self.shared.counters.add(Counter::TreeDetours, 1);
             }
-            let bytes = (size + body.markup_len()) as u64 + CONTROL_BYTES;
-            let cost = (u64::from(is_sent), if is_sent { bytes } else { 0 });
-            link.traffic.cost(cost.0, cost.1);
-            self.shared.counters.cost(cost.0, cost.1);
-            let mut id = link.question_id();
+            let bytes = (size + markup) as u64 + CONTROL_BYTES;
+            let mut traffic = Traffic::default();
+            if is_sent {
+                traffic.cost(1, bytes);
+                let id = if is_alike { link.id(link.next_seq) } else { link.question_id() };
+                out.push(Action::Envelope { to: name.clone(), id, body: body.clone() });
+            }
             if is_alike {
-                let to = ready.get(domain).map(|part| part.set.clone()).unwrap_or_default();
+                let ready = part.and_then(|part| parts[part].ready.take());
+                let to = ready.map(|ready| ready.set).unwrap_or_default();
                 let deliveries = match to.is_empty() {
                     true => Vec::new(),
                     false => vec![Delivery { payloads: vec![payload.clone()], to }],
                 };
-                let copies = deliveries.iter().map(Delivery::copies).sum();
-                let copied_bytes = deliveries.iter().map(Delivery::bytes).sum();
-                self.shared.counters.add(Counter::CopiesCarried, copies);
-                self.shared.counters.add(Counter::CarriedBytes, copied_bytes);
-                link.traffic += Traffic { copies, copied_bytes, ..Traffic::default() };
-                let seq = link.next_seq;
-                id = link.id(seq);
+                traffic.copies = deliveries.iter().map(Delivery::copies).sum();
+                traffic.copied_bytes = deliveries.iter().map(Delivery::bytes).sum();
                 link.push(Sent {
-                    seq,
+                    seq: link.next_seq,
                     at: self.now,
                     deliveries,
                     departed: Vec::new(),
-                    copies,
+                    copies: traffic.copies,
                     bytes,
                     fate: None,
-                    body: body.clone(),
+                    body,
                     expected: false,
                     cast: Some((choice.class, number)),
                 });
             }
-            if is_sent {
-                out.push(Action::Envelope { to: name, id, body });
-            }
+            link.traffic += traffic;
+            in_all += traffic;
         }
+        self.shared.counters.cost(in_all.stanzas, in_all.bytes);
+        self.shared.counters.add(Counter::CopiesCarried, in_all.copies);
+        self.shared.counters.add(Counter::CarriedBytes, in_all.copied_bytes);
     }
 }

@@ -1,23 +1,27 @@
 //! The trees of a room: when there are any, and what the room keeps for them (`docs/protocol.md`,
 //! section 8).
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 
 use super::Room;
-use super::domain::{Domain, State};
+use super::domain::State;
 use super::limb::{SharedStream, lock};
+use super::link::Link;
 use super::reach::Reach;
 use super::setup::random_name;
-use crate::audience::Scope;
 use crate::tree::{
     Node, Parents, Patience, RoomStream, Shape, Standings, StreamLimits, TreeOptions,
 };
-use crate::{Action, Class, Millis, Payload};
+use crate::{Action, Millis, Payload};
 
 /// Milliseconds for which it must have been so, or not, that all see real JIDs.
 const SETTLED: u64 = 30_000;
+
+/// Of so many domains it is checked whether the trees have followed them, in a build that checks.
+const FEW: usize = 64;
 
 /// What a room needs for trees.
 pub(super) struct Trees {
@@ -30,9 +34,22 @@ pub(super) struct Trees {
     /// What has been queued in this event for domains whose links are held.
     pub queued: Vec<(usize, Payload)>,
     pub standings: Standings,
+    /// When somebody's bad standing ends next.
+    pub pardon: Option<Millis>,
     /// Links that have lain in a stream.
     pub nodes: u32,
     pub grown: Option<Grown>,
+    /// The options that the trees are up to date with.
+    pub options: TreeOptions,
+    /// Domains of which something may be new that the trees have to follow: a room with thousands of
+    /// them does not look at all for each acknowledgement.
+    pub stale: BTreeSet<usize>,
+    /// Those with a link that takes part.
+    able: HashSet<usize>,
+    /// Those with somebody in the audience of a link, if only one that is set up, who sees no real JIDs.
+    anonymous: HashSet<usize>,
+    /// When the room last looked for better places.
+    pub improved: Option<Millis>,
 }
 
 impl std::fmt::Debug for Trees {
@@ -51,6 +68,10 @@ pub(super) struct Grown {
     pub parents: [Parents; 2],
     /// Whom relays may pass casts on to, whether they are to or not.
     pub reach: Reach,
+    /// Since when replicas that miss something are counted, and how many there are.
+    pub missed: (Millis, usize),
+    /// Until then casts go to each domain directly.
+    pub direct_until: Option<Millis>,
 }
 
 impl Grown {
@@ -92,9 +113,38 @@ impl Room {
             shown: (false, None),
             queued: Vec::new(),
             standings: Standings::new(Patience::default()),
+            pardon: None,
             nodes: 0,
             grown: None,
+            options: TreeOptions::of(&self.shared.config),
+            stale: (0..self.domains.len()).collect(),
+            able: HashSet::new(),
+            anonymous: HashSet::new(),
+            improved: None,
         }));
+    }
+
+    /// Something may have happened to a domain's link that the trees have to follow.
+    pub(super) fn stir(&mut self, number: usize) {
+        if let Some(trees) = &mut self.trees {
+            trees.stale.insert(number);
+        }
+    }
+
+    /// The stream to a domain is broken: it can have passed nothing on.
+    pub(super) fn is_gone(&mut self, number: usize) {
+        self.stir(number);
+        if let Some(trees) = &mut self.trees {
+            let heard = trees.standings.is_gone(member(number));
+            trees.stale.extend(heard.into_iter().map(|node| node.0 as usize));
+        }
+    }
+
+    /// To all of them.
+    pub(super) fn stir_all(&mut self) {
+        if let Some(trees) = &mut self.trees {
+            trees.stale = (0..self.domains.len()).collect();
+        }
     }
 
     /// The room's owner says whether members may learn of each other's domains. They may without him as
@@ -105,45 +155,60 @@ impl Room {
         }
     }
 
-    /// Brings trees up to date with the links.
+    /// Brings trees up to date with the links to which something may have happened.
     pub(super) fn tend(&mut self, now: Millis, out: &mut Vec<Action>) {
         let Some(mut trees) = self.trees.take() else { return };
-        let is_able =
-            |domain: &&Domain| matches!(&domain.state, State::Linked(link) if link.trees.is_some());
-        let able = self.domains.iter().filter(is_able).count();
         let options = TreeOptions::of(&self.shared.config);
-        let may_show = trees.may_show || self.shows_jids(now, &mut trees.shown);
+        // Some may relay again, or be listened to, only because time has passed.
+        let is_pardon = trees.pardon.is_some_and(|at| at <= now);
+        if is_pardon {
+            trees.pardon = trees.standings.next(now);
+        }
+        if is_pardon || options != trees.options {
+            trees.options = options;
+            trees.stale = (0..self.domains.len()).collect();
+        }
+        // Or something has happened to a domain that nobody has said.
+        debug_assert_eq!(self.unfollowed(now, &trees), None);
+        let mut stale = std::mem::take(&mut trees.stale);
+        for number in &stale {
+            self.count(*number, &mut trees);
+        }
+        let able = trees.able.len();
+        let is_shown = trees.anonymous.is_empty();
+        let may_show = trees.may_show || self.shows_jids(now, is_shown, &mut trees.shown);
         let wants = options.mode.wants(trees.grown.is_some(), able, may_show);
         let wants = wants && !self.closed;
         if !wants && trees.grown.take().is_some() {
             log::info!("{}: casts go to each domain again", self.jid);
+            stale = (0..self.domains.len()).collect();
         }
         let is_worn = |grown: &Grown| grown.ends(&options) <= now;
         if trees.grown.as_ref().is_some_and(is_worn) {
             log::debug!("{}: a new key signs casts", self.jid);
             trees.grown = None;
             self.plant(now, &mut trees);
+            stale = (0..self.domains.len()).collect();
         }
         if wants && trees.grown.is_none() {
             log::info!("{}: casts go by trees of {able} domains", self.jid);
             self.plant(now, &mut trees);
+            stale = (0..self.domains.len()).collect();
         }
         if let Some(grown) = &mut trees.grown {
-            grown.reach.tend(|number| self.domains[number].told_link());
+            for number in &stale {
+                grown.reach.tend(*number, self.domains[*number].told_link());
+            }
         }
-        for number in 0..self.domains.len() {
-            self.cut_off(now, &trees, number, out);
-            self.join_stream(now, &mut trees, number, out);
+        for number in &stale {
+            self.cut_off(now, &trees, *number, out);
+            self.join_stream(now, &mut trees, *number, out);
         }
-        let mut has_moved = false;
-        for number in 0..self.domains.len() {
-            has_moved |= self.place_domain(now, &mut trees, number);
+        for number in &stale {
+            self.place_domain(now, &mut trees, *number);
         }
-        if let Some(grown) = trees.grown.as_mut().filter(|_| has_moved) {
-            self.assign_all(now, grown, out);
-        }
-        self.park_deserted();
-        if let Some(at) = trees.standings.next(now) {
+        self.assign_moved(now, &mut trees, stale, out);
+        if let Some(at) = trees.pardon {
             self.alarm.by(at);
         }
         if let Some(grown) = &trees.grown {
@@ -151,11 +216,47 @@ impl Room {
         }
         self.trees = Some(trees);
     }
+
+    /// Takes note of what a domain is for the questions whether the room has trees.
+    fn count(&self, number: usize, trees: &mut Trees) {
+        let domain = &self.domains[number];
+        let set = |set: &mut HashSet<usize>, is_in: bool| {
+            if is_in { set.insert(number) } else { set.remove(&number) }
+        };
+        let takes_part = matches!(&domain.state, State::Linked(link) if link.trees.is_some());
+        set(&mut trees.able, takes_part);
+        set(&mut trees.anonymous, domain.link().is_some_and(Link::has_anonymous));
+    }
+
+    /// A domain that the trees have not followed, if there is one beside those that are to be looked at.
+    fn unfollowed(&self, now: Millis, trees: &Trees) -> Option<&str> {
+        let all = 0..self.domains.len().min(FEW);
+        let number = all.into_iter().find(|number| {
+            let domain = &self.domains[*number];
+            let takes_part = matches!(&domain.state, State::Linked(l) if l.trees.is_some());
+            let is_counted = trees.able.contains(number) == takes_part
+                && trees.anonymous.contains(number)
+                    == domain.link().is_some_and(Link::has_anonymous);
+            let is_followed = is_counted
+                && self.is_in_stream(trees, *number)
+                && self.is_placed(now, trees, *number)
+                && trees.grown.as_ref().is_none_or(|grown| {
+                    self.is_assigned(grown, *number)
+                        && grown.reach.is_tended(*number, domain.told_link())
+                });
+            !trees.stale.contains(number) && !is_followed
+        })?;
+        Some(&self.domains[number].name)
+    }
+
     /// Whether all remote occupants see real JIDs. What has changed counts only after a while: a session
     /// that comes in has not been shown any yet.
-    fn shows_jids(&mut self, now: Millis, (is_shown, since): &mut (bool, Option<Millis>)) -> bool {
-        let mut links = self.domains.iter().filter_map(Domain::link);
-        let is_now = links.all(|link| link.audience.seats.len(Scope::Class(Class::Anonymous)) == 0);
+    fn shows_jids(
+        &mut self,
+        now: Millis,
+        is_now: bool,
+        (is_shown, since): &mut (bool, Option<Millis>),
+    ) -> bool {
         if is_now == *is_shown {
             *since = None;
         } else {
@@ -184,6 +285,8 @@ impl Room {
             since: now,
             parents: [Parents::new(shape), Parents::new(shape)],
             reach: Reach::default(),
+            missed: (now, 0),
+            direct_until: None,
         });
     }
 }

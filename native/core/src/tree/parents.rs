@@ -64,6 +64,8 @@ pub struct Parents {
     open: BTreeSet<(u32, u64, Node)>,
     /// Members with a place that a relay could make better use of, by depth.
     yielding: BTreeSet<(u32, Node)>,
+    /// Those that have, or had, another parent or other children than before.
+    changed: BTreeSet<Node>,
 }
 
 impl Parents {
@@ -76,6 +78,7 @@ impl Parents {
             top_relays: BTreeSet::new(),
             open: BTreeSet::new(),
             yielding: BTreeSet::new(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -102,6 +105,22 @@ impl Parents {
     /// The parent of a member (`None` for the room itself), and how far the member is from the room.
     pub fn place(&self, node: Node) -> Option<(Option<Node>, u32)> {
         self.members.get(&node).map(|member| (member.parent, member.depth))
+    }
+
+    /// Every member and its parent, in the order of their numbers.
+    pub fn places(&self) -> impl Iterator<Item = (Node, Option<Node>)> {
+        self.members.iter().map(|(node, member)| (*node, member.parent))
+    }
+
+    /// Whether a member may relay.
+    pub fn may_relay(&self, node: Node) -> Option<bool> {
+        self.members.get(&node).map(|member| member.may_relay)
+    }
+
+    /// Those that have had another parent or other children since this was last asked, if only meanwhile.
+    /// Some of them may be no members any more.
+    pub fn take_changed(&mut self) -> BTreeSet<Node> {
+        std::mem::take(&mut self.changed)
     }
 
     /// A member comes in. `round_trip` in milliseconds is that of its direct link; it may relay if
@@ -302,7 +321,9 @@ impl Parents {
             }
         }
         self.top.remove(&node);
+        self.changed.insert(node);
         if let Some(parent) = self.members.get_mut(&node).and_then(|member| member.parent.take()) {
+            self.changed.insert(parent);
             if let Some(member) = self.members.get_mut(&parent) {
                 member.children.remove(&node);
             }
@@ -328,7 +349,9 @@ impl Parents {
                 self.top.insert(node);
             }
         }
+        self.changed.insert(node);
         if let Some(parent) = parent {
+            self.changed.insert(parent);
             self.unlist(parent);
             self.list(parent);
         }

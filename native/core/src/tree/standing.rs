@@ -122,6 +122,17 @@ impl Standings {
         Sentence::Demote
     }
 
+    /// A domain is gone, as the room has found out by itself: whoever has complained of it was right.
+    /// Those who are listened to again.
+    pub fn is_gone(&mut self, relay: Node) -> Vec<Node> {
+        let most = self.patience.complaints;
+        let forgiven = self.of.iter_mut().filter_map(|(node, standing)| {
+            let was_right = standing.of.remove(&relay).is_some() && standing.of.len() <= most;
+            (was_right && standing.unheard.take().is_some()).then_some(*node)
+        });
+        forgiven.collect()
+    }
+
     /// Whether a domain may relay.
     pub fn is_good(&self, now: Millis, node: Node) -> bool {
         self.of.get(&node).and_then(|standing| standing.until).is_none_or(|until| until <= now)
@@ -217,6 +228,19 @@ mod tests {
         // Nor does what it has said before.
         assert_eq!(standings.complain(Millis(1), B, Node(10)), Sentence::Move);
         assert!(standings.is_good(Millis(1), Node(10)));
+    }
+
+    #[test]
+    fn who_complains_of_those_that_are_gone_is_listened_to() {
+        let mut standings = standings();
+        for relay in 10..14 {
+            standings.complain(Millis(0), A, Node(relay));
+        }
+        assert!(!standings.is_heard(Millis(1), A));
+        assert_eq!(standings.is_gone(Node(99)), []);
+        assert_eq!(standings.is_gone(Node(12)), [A]);
+        assert!(standings.is_heard(Millis(1), A));
+        assert_eq!(standings.complain(Millis(1), A, Node(14)), Sentence::Mistrust, "once more");
     }
 
     #[test]

@@ -136,6 +136,8 @@ pub struct RoomStream<P> {
     due: [BTreeSet<Node>; 2],
     kept: [VecDeque<Kept<P>>; 2],
     bytes: usize,
+    /// No cast is passed on, whatever barriers it has.
+    pub is_direct: bool,
 }
 
 impl<P: Clone> RoomStream<P> {
@@ -151,6 +153,7 @@ impl<P: Clone> RoomStream<P> {
             due: Default::default(),
             kept: [VecDeque::new(), VecDeque::new()],
             bytes: 0,
+            is_direct: false,
         }
     }
 
@@ -162,6 +165,14 @@ impl<P: Clone> RoomStream<P> {
     /// Where the stream is: for the heartbeats on the direct links.
     pub fn newest(&self) -> Position {
         self.at
+    }
+
+    /// Whether the next cast of a class has barriers for more replicas than these.
+    pub fn has_barriers(&self, most: usize) -> bool {
+        Class::ALL.into_iter().any(|class| {
+            let may_take = |node: &&Node| self.takers.get(node).is_some_and(|t| t.may_take(class));
+            self.due[class as usize].iter().filter(may_take).nth(most).is_some()
+        })
     }
 
     /// From here on this replica takes casts; `seq` is the envelope that tells it so, after which it
@@ -248,7 +259,7 @@ impl<P: Clone> RoomStream<P> {
             Some((node, taker.seq))
         };
         let barriers: BTreeMap<Node, u64> = due.into_iter().filter_map(barrier).collect();
-        let is_direct = barriers.len() > self.limits.tags;
+        let is_direct = self.is_direct || barriers.len() > self.limits.tags;
         let proof = if is_direct {
             Proof::Direct { seq: 0 }
         } else {

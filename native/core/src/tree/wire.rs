@@ -187,12 +187,18 @@ pub(crate) fn read_cast<P: Clone>(
 }
 
 /// How far the stream is.
-pub(crate) fn write_newest<P>(link: &str, newest: Position) -> Element<P> {
-    Element::new(NEWEST).with("epoch", link).with("at", position(newest))
+pub(crate) fn write_newest<P>(link: &str, newest: Position, question: Option<u64>) -> Element<P> {
+    let newest = Element::new(NEWEST).with("epoch", link).with("at", position(newest));
+    newest.with_some("n", question)
 }
 
-pub(crate) fn read_newest<P>(element: &Element<P>) -> Option<Position> {
-    parse_position(element.attr("at")?)
+/// With the number of the question, if it is one.
+pub(crate) fn read_newest<P>(element: &Element<P>) -> Option<(Position, Option<u64>)> {
+    let question = match element.attr("n") {
+        Some(text) => Some(indexes::long(text)?),
+        None => None,
+    };
+    Some((parse_position(element.attr("at")?)?, question))
 }
 
 /// What a report says to be missing.
@@ -302,6 +308,9 @@ mod tests {
         }
         let missing = Missing { class: Class::Full, first: 2, last: 3 };
         assert_eq!(read_missing(&write_missing::<u8>(&missing)), Some(missing));
-        assert_eq!(read_newest(&write_newest::<u8>("e1", after)), Some(after));
+        for question in [None, Some(7)] {
+            let element = write_newest::<u8>("e1", after, question);
+            assert_eq!(read_newest(&element), Some((after, question)));
+        }
     }
 }
