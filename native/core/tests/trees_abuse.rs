@@ -96,6 +96,25 @@ fn a_part_that_cannot_be_taken_is_refused_as_a_whole() {
 }
 
 #[test]
+fn what_the_parent_before_still_passes_on_is_taken_and_nothing_of_the_one_before_that() {
+    for moves in [1, 2] {
+        let mut world = grown(1, &[]);
+        let (near, far) = levels(&mut world);
+        let child = far[0];
+        for n in 0..moves {
+            let body = envelope(&mut world, child, vec![op("parent", &format!("x{n}.test"))]);
+            deliver(&mut world, child, body);
+        }
+        let before = received(&world, child as u8);
+        say(&mut world, near[0] as u8);
+        near.iter().for_each(|home| while world.arrive_down(*home) {});
+        world.arrive_aside(child, 0);
+        assert_eq!(received(&world, child as u8) - before, 2 - moves);
+        assert_eq!(count(&world, child, Counter::StrayCasts), moves as u64 - 1);
+    }
+}
+
+#[test]
 fn what_has_come_already_is_dropped_before_its_signature_is_looked_at() {
     let mut world = grown(1, &[]);
     let (near, far) = levels(&mut world);
