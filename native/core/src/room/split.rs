@@ -74,8 +74,10 @@ impl Room {
         out: &mut Vec<Action>,
     ) {
         let domain = &mut self.domains[number];
+        // While a link is whole nothing else is asked than how far the stream is.
         if let State::Linked(link) = &domain.state
             && *link.epoch == *epoch
+            && link.limb.is_some()
         {
             let reason = match how {
                 Bounce::Refused => "an envelope was refused",
