@@ -74,24 +74,10 @@ received(#presence{} = Pkt, From, #jid{luser = U, lresource = R} = To, _State)
     incoming(Pkt, From, To),
     pass;
 received(#message{type = normal} = Pkt, #jid{luser = U, lresource = <<>>} = From,
-         #jid{luser = <<>>, lresource = <<>>, lserver = Host}, State) when U /= <<>> ->
-    case {find(Host), mod_dmuc_xml:element(Pkt)} of
-        {#replica{} = Replica, #xmlel{name = Name}}
-          when Name == <<"envelope">>; Name == <<"relayed">>; Name == <<"newest">>;
-               Name == <<"resume">> ->
-            case is_from_stream(From, State) of
-                true -> envelope(Replica, Pkt, State, may_forward);
-                false -> pass
-            end;
-        _ ->
-            pass
-    end;
-received(#message{type = normal} = Pkt, #jid{luser = <<>>, lresource = <<>>} = From,
          #jid{luser = <<>>, lresource = <<>>, lserver = Host}, State) ->
-    %% Of another replica, which does not hear what becomes of it.
     case {find(Host), mod_dmuc_xml:element(Pkt)} of
-        {#replica{} = Replica, #xmlel{name = <<"relayed">>}} ->
-            case is_from_stream(From, State) of
+        {#replica{} = Replica, #xmlel{name = Name}} ->
+            case is_for_replica(Name, U) andalso is_from_stream(From, State) of
                 true -> envelope(Replica, Pkt, State, may_forward);
                 false -> pass
             end;
@@ -146,6 +132,13 @@ received(#message{type = Type, id = Id} = Pkt,
     end;
 received(_Pkt, _From, _To, _State) ->
     pass.
+
+%% Whether a room (of this local part) says such a thing to a replica, or one replica to another.
+-spec is_for_replica(binary(), binary()) -> boolean().
+is_for_replica(<<"relayed">>, _) -> true;
+is_for_replica(Name, Room) ->
+    Room /= <<>> andalso
+        lists:member(Name, [<<"envelope">>, <<"newest">>, <<"resume">>]).
 
 %% ejabberd lets a stream speak for every domain that it has authenticated. With mod_s2s_bidi the
 %% state is that of an outgoing connection, which names only its own peer.

@@ -210,10 +210,6 @@ impl LuaUserData for RoomHandle {
             let jids: Vec<&str> = jids.iter().map(|jid| &**jid).collect();
             this.act(lua, |room| room.occupants(millis(now), &jids))
         });
-        // may_show_domains(yes): the owner says that members may learn of each other's domains.
-        methods.add_method_mut("may_show_domains", |_, this, yes: bool| {
-            this.0.call(|room| room.may_show_domains(yes))
-        });
         methods.add_method_mut("tick", |lua, this, now: u64| {
             this.act(lua, |room| room.tick(millis(now)))
         });

@@ -124,11 +124,6 @@ impl Branch {
 }
 
 impl Replica {
-    /// What the answer to a set-up offers.
-    pub(super) fn offer_trees(&self) -> Option<u64> {
-        Some(TreeOptions::of(&self.shared.config).children)
-    }
-
     /// What an envelope has said of this domain's part. Such an operation is the only one of its envelope.
     pub(super) fn take_part(&mut self, room: &str, op: &TreeOp) -> Result<(), Refusal> {
         let most = TreeOptions::of(&self.shared.config).children as usize;
@@ -250,13 +245,12 @@ impl Replica {
                 }
             };
             let Err(refusal) = done else { continue };
-            self.shared.counters.add(refusal.counter, 1);
             if let Some(branch) = self.links.get_mut(room).and_then(|link| link.branch.as_mut()) {
                 branch.is_broken = true;
             }
-            if let Some(id) = id {
-                let Refusal { condition, dmuc, .. } = refusal;
-                out.push(Action::Refuse { to: room.clone(), id, condition, dmuc });
+            match id {
+                Some(id) => self.refuse(room, id, refusal, out),
+                None => self.shared.counters.add(refusal.counter, 1),
             }
         }
     }
@@ -275,9 +269,7 @@ impl Replica {
                 link.has_waited = true;
             }
             if let Err(refusal) = self.take(now, room, &id, &element, out) {
-                self.shared.counters.add(refusal.counter, 1);
-                let Refusal { condition, dmuc, .. } = refusal;
-                out.push(Action::Refuse { to: room.clone(), id, condition, dmuc });
+                self.refuse(room, id, refusal, out);
             }
         }
         if let Some(link) = self.links.get_mut(room) {

@@ -415,7 +415,7 @@ impl Replica {
             max_bytes: self.shared.config.max_envelope_bytes(),
             slots: 0,
             slot_bytes: self.shared.config.max_slot_bytes(),
-            trees: self.offer_trees(),
+            trees: Some(self.shared.config.tree_children()),
             refused: refused.clone(),
         };
         self.shared.counters.add(Counter::Withheld, refused.len());
@@ -494,13 +494,19 @@ impl Replica {
             _ => self.take(now, from, id, element, &mut out),
         };
         if let Err(refusal) = taken {
-            self.departures.contact(now, &from.into(), &mut out);
-            self.shared.counters.add(refusal.counter, 1);
-            log::debug!("{from}: envelope refused: {}", refusal.dmuc);
-            let Refusal { condition, dmuc, .. } = refusal;
-            out.push(Action::Refuse { to: from.into(), id: id.to_owned(), condition, dmuc });
+            let room = Arc::from(from);
+            self.departures.contact(now, &room, &mut out);
+            log::debug!("{room}: envelope refused: {}", refusal.dmuc);
+            self.refuse(&room, id.to_owned(), refusal, &mut out);
         }
         self.give(out)
+    }
+
+    /// Answers an envelope that is not taken.
+    fn refuse(&self, room: &Arc<str>, id: String, refusal: Refusal, out: &mut Vec<Action>) {
+        let Refusal { condition, dmuc, counter } = refusal;
+        self.shared.counters.add(counter, 1);
+        out.push(Action::Refuse { to: room.clone(), id, condition, dmuc });
     }
 
     fn take(

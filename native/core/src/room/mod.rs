@@ -413,17 +413,9 @@ impl Room {
             if let Some(first) = oversize {
                 composer.end();
                 out.extend(composer.finish());
-                self.shared.counters.add(Counter::Oversize, 1);
-                let until = now + link.terms.ack_timeout;
-                self.alarm.by(until);
-                domain.finish(&self.jid, until, "a stanza was too large for an envelope");
-                let State::Held(hold) = &mut domain.state else { continue };
-                for (_, payload, members) in std::iter::once(first).chain(groups) {
-                    for number in members {
-                        hold.push(&self.sessions.get(number).jid, payload);
-                    }
-                }
-                self.stir(number);
+                let late = std::iter::once(first).chain(groups);
+                let late = late.map(|(_, payload, members)| (payload.clone(), members)).collect();
+                self.too_large(now, number, late);
                 continue;
             }
             out.extend(composer.finish());

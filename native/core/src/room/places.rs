@@ -18,6 +18,17 @@ const IMPROVE_PAUSE: u64 = 1000;
 /// Nobody is moved to a better place while the next cast has more barriers than these.
 const IMPROVE_BARRIERS: usize = 8;
 
+/// Who passes casts of a class on to a domain; `None` for the room.
+fn parent(parents: &Parents, number: usize) -> Option<usize> {
+    let (parent, _) = parents.place(member(number))?;
+    parent.map(|node| node.0 as usize)
+}
+
+/// To whom a domain passes them on, in ascending order.
+fn children(parents: &Parents, number: usize) -> impl Iterator<Item = usize> {
+    parents.children(member(number)).map(|node| node.0 as usize)
+}
+
 impl Room {
     /// Puts a domain into the trees of the classes that it takes, or out of them.
     pub(super) fn place_domain(&self, now: Millis, trees: &mut Trees, number: usize) {
@@ -104,13 +115,8 @@ impl Room {
         };
         Class::ALL.into_iter().all(|class| {
             let (parents, at) = (&grown.parents[class as usize], class as usize);
-            let parent = parents.place(member(number)).and_then(|(parent, _)| parent);
-            let mut told = limb.children[at].iter();
-            parent.map(|node| node.0 as usize) == limb.parents[at]
-                && parents
-                    .children(member(number))
-                    .all(|node| told.next() == Some(&(node.0 as usize)))
-                && told.next().is_none()
+            parent(parents, number) == limb.parents[at]
+                && children(parents, number).eq(limb.children[at].iter().copied())
         })
     }
 
@@ -137,13 +143,11 @@ impl Room {
         for class in Class::ALL {
             let at = class as usize;
             let parents = &grown.parents[at];
-            let parent = parents.place(member(number)).and_then(|(parent, _)| parent);
-            let parent = parent.map(|node| node.0 as usize);
+            let parent = parent(parents, number);
             if parent != limb.parents[at] {
                 ops.push(TreeOp::Parent { class, domain: parent.as_ref().map(name) });
             }
-            let children: BTreeSet<usize> =
-                parents.children(member(number)).map(|node| node.0 as usize).collect();
+            let children: BTreeSet<usize> = children(parents, number).collect();
             for child in limb.children[at].difference(&children) {
                 gone.push((class, *child));
                 ops.push(TreeOp::Child { class, domain: name(child), is_gone: true });

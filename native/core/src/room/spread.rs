@@ -256,7 +256,12 @@ impl Room {
     }
 
     /// A link has ended before something too large; that waits, and what came after it.
-    fn too_large(&mut self, now: Millis, number: usize, late: Vec<(Payload, Vec<usize>)>) {
+    pub(super) fn too_large(
+        &mut self,
+        now: Millis,
+        number: usize,
+        late: Vec<(Payload, Vec<usize>)>,
+    ) {
         self.shared.counters.add(Counter::Oversize, 1);
         let domain = &mut self.domains[number];
         let State::Linked(link) = &domain.state else { return };
@@ -312,7 +317,6 @@ fn choose(
     parts: &[Part],
     sights: &Sights,
 ) -> Option<Choice> {
-    payload.canonical()?;
     let facts = payload.facts();
     if !facts.is_groupchat() && !facts.is_others_presence() {
         return None;
@@ -352,6 +356,8 @@ fn choose(
     if takers.len() < 2 || 2 * alike[most] <= takers.len() {
         return None;
     }
+    // What has none cannot be signed. It has to be parsed for that, and is not for what goes otherwise.
+    payload.canonical()?;
     let only = match SCOPES[most] {
         Scope::All => None,
         Scope::Class(class) => Some(class),

@@ -184,14 +184,11 @@ impl Room {
             stale = (0..self.domains.len()).collect();
         }
         let is_worn = |grown: &Grown| grown.ends(&options) <= now;
-        if trees.grown.as_ref().is_some_and(is_worn) {
-            log::debug!("{}: a new key signs casts", self.jid);
-            trees.grown = None;
-            self.plant(now, &mut trees);
-            stale = (0..self.domains.len()).collect();
-        }
-        if wants && trees.grown.is_none() {
-            log::info!("{}: casts go by trees of {able} domains", self.jid);
+        if wants && trees.grown.as_ref().is_none_or(is_worn) {
+            match trees.grown {
+                Some(_) => log::debug!("{}: a new key signs casts", self.jid),
+                None => log::info!("{}: casts go by trees of {able} domains", self.jid),
+            }
             self.plant(now, &mut trees);
             stale = (0..self.domains.len()).collect();
         }
@@ -219,13 +216,19 @@ impl Room {
 
     /// Takes note of what a domain is for the questions whether the room has trees.
     fn count(&self, number: usize, trees: &mut Trees) {
-        let domain = &self.domains[number];
         let set = |set: &mut HashSet<usize>, is_in: bool| {
             if is_in { set.insert(number) } else { set.remove(&number) }
         };
+        let (is_able, is_anonymous) = self.counts(number);
+        set(&mut trees.able, is_able);
+        set(&mut trees.anonymous, is_anonymous);
+    }
+
+    /// Whether a domain has a link that takes part, and somebody who sees no real JIDs.
+    fn counts(&self, number: usize) -> (bool, bool) {
+        let domain = &self.domains[number];
         let takes_part = matches!(&domain.state, State::Linked(link) if link.trees.is_some());
-        set(&mut trees.able, takes_part);
-        set(&mut trees.anonymous, domain.link().is_some_and(Link::has_anonymous));
+        (takes_part, domain.link().is_some_and(Link::has_anonymous))
     }
 
     /// A domain that the trees have not followed, if there is one beside those that are to be looked at.
@@ -233,11 +236,8 @@ impl Room {
         let all = 0..self.domains.len().min(FEW);
         let number = all.into_iter().find(|number| {
             let domain = &self.domains[*number];
-            let takes_part = matches!(&domain.state, State::Linked(l) if l.trees.is_some());
-            let is_counted = trees.able.contains(number) == takes_part
-                && trees.anonymous.contains(number)
-                    == domain.link().is_some_and(Link::has_anonymous);
-            let is_followed = is_counted
+            let counted = (trees.able.contains(number), trees.anonymous.contains(number));
+            let is_followed = counted == self.counts(*number)
                 && self.is_in_stream(trees, *number)
                 && self.is_placed(now, trees, *number)
                 && trees.grown.as_ref().is_none_or(|grown| {
@@ -277,8 +277,7 @@ impl Room {
         // What is not acknowledged is kept with the links.
         let limits = StreamLimits { casts: 0, bytes: 0, ..StreamLimits::default() };
         let stream = RoomStream::new(&self.jid, &epoch, &secret, limits);
-        let shape =
-            Shape { fanout: TreeOptions::of(&self.shared.config).fanout, ..Shape::default() };
+        let shape = Shape { fanout: trees.options.fanout, ..Shape::default() };
         trees.grown = Some(Grown {
             stream: Arc::new(Mutex::new(stream)),
             epoch,

@@ -152,8 +152,18 @@ impl Grove<'_> {
 
     /// That everybody has had these, in this order and each once, and nothing else that begins so.
     pub fn check(&self, prefix: &str, count: usize) -> Result<()> {
+        self.check_of(self.all(), prefix, count)
+    }
+
+    /// That these have.
+    pub fn check_of<'c>(
+        &self,
+        clients: impl IntoIterator<Item = &'c Client>,
+        prefix: &str,
+        count: usize,
+    ) -> Result<()> {
         let expected: Vec<String> = (0..count).map(|n| format!("{prefix} {n}.")).collect();
-        for client in self.all() {
+        for client in clients {
             let heard: Vec<String> =
                 client.bodies(&self.room).into_iter().map(|(_, b)| b).collect();
             let heard: Vec<String> = heard.into_iter().filter(|b| b.starts_with(prefix)).collect();
