@@ -2,13 +2,14 @@
 //!
 //! The columns of allocations are per call; `fill` shows by them what a room keeps.
 
+#[allow(dead_code, reason = "the other bench uses the rest")]
 mod kit;
 
 use std::cell::RefCell;
 
 use divan::{AllocProfiler, Bencher};
 use dmuc_core::{Action, Element, Incoming, Replica, Room};
-use kit::{MESSAGE, NOW, PRESENCE, Primary, ROOM, carried, linked_replica, write};
+use kit::{MESSAGE, NOW, PRESENCE, Primary, ROOM, TO_ALL, carried, linked_replica, write};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -16,6 +17,9 @@ static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 /// Occupants, and servers that they are spread over.
 const SIZES: &[(usize, usize)] =
     &[(100, 5), (1000, 5), (1000, 50), (10_000, 5), (10_000, 50), (10_000, 500), (10_000, 5000)];
+
+/// Servers with two occupants each.
+const SERVERS: &[usize] = &[100, 1000, 10_000];
 
 /// Occupants of one replica.
 const AUDIENCES: &[usize] = &[2, 20, 200, 2000, 10_000];
@@ -40,6 +44,54 @@ fn message_written(bencher: Bencher<'_, '_>, (occupants, servers): (usize, usize
     let sessions = primary.sessions.clone();
     let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
     bencher.counter(occupants).bench_local(|| write(&primary.broadcast(&to, MESSAGE)));
+}
+
+/// The same by room trees: sixteen casts go out, whatever the number of servers.
+#[divan::bench(args = SERVERS)]
+fn message_by_trees(bencher: Bencher<'_, '_>, servers: usize) {
+    let mut primary = Primary::grown(2 * servers, servers);
+    let sessions = primary.sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    bencher.counter(servers).bench_local(|| primary.broadcast(&to, TO_ALL));
+}
+
+/// One message of the same room without them.
+#[divan::bench(args = SERVERS)]
+fn message_without_trees(bencher: Bencher<'_, '_>, servers: usize) {
+    let mut primary = Primary::linked(2 * servers, servers);
+    let sessions = primary.sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    bencher.counter(servers).bench_local(|| primary.broadcast(&to, TO_ALL));
+}
+
+/// The acknowledgements of one message by trees.
+#[divan::bench(args = SERVERS)]
+fn window_by_trees(bencher: Bencher<'_, '_>, servers: usize) {
+    acknowledged(bencher, Primary::grown(2 * servers, servers), servers);
+}
+
+/// And of one without.
+#[divan::bench(args = SERVERS)]
+fn window_without_trees(bencher: Bencher<'_, '_>, servers: usize) {
+    acknowledged(bencher, Primary::linked(2 * servers, servers), servers);
+}
+
+fn acknowledged(bencher: Bencher<'_, '_>, primary: Primary, servers: usize) {
+    let primary = RefCell::new(primary);
+    let sessions = primary.borrow().sessions.clone();
+    let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    let said = || {
+        let mut primary = primary.borrow_mut();
+        primary.broadcast(&to, TO_ALL);
+        primary.reports()
+    };
+    bencher.counter(servers).with_inputs(said).bench_local_values(|reports| {
+        let room = &mut primary.borrow_mut().room;
+        for (domain, report) in &reports {
+            room.report(NOW, domain, report);
+        }
+        reports
+    });
 }
 
 /// The acknowledgements of one message: what is kept of it goes.

@@ -11,6 +11,7 @@ use dmuc_core::{
 pub const ROOM: &str = "room@conference.a.test";
 pub const NOW: Millis = Millis(1000);
 pub const MESSAGE: Facts = Facts(Facts::MESSAGE | Facts::NICK);
+pub const TO_ALL: Facts = Facts(Facts::MESSAGE | Facts::GROUPCHAT | Facts::NICK);
 pub const PRESENCE: Facts = Facts(Facts::PRESENCE | Facts::NICK);
 const ENTERED: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110);
 const LEFT: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::CODE_110 | Facts::UNAVAILABLE);
@@ -18,6 +19,9 @@ const GONE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
 
 /// Events after which a replica acknowledges.
 const ACK_EVERY: u32 = 32;
+
+/// Children of a room with trees.
+const FANOUT: usize = 16;
 
 /// A room whose domains are all linked.
 pub struct Primary {
@@ -29,7 +33,36 @@ pub struct Primary {
 
 impl Primary {
     pub fn linked(occupants: usize, servers: usize) -> Self {
-        let mut room = Room::new(ROOM, 1, shared()).expect("a room");
+        Primary::with(occupants, servers, None)
+    }
+
+    /// The same with room trees, in which everybody has a place.
+    pub fn grown(occupants: usize, servers: usize) -> Self {
+        let mut primary = Primary::with(occupants, servers, Some(servers));
+        let sessions = primary.sessions.clone();
+        let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
+        primary.acknowledge();
+        // The first goes to each, since each has just got an envelope.
+        primary.broadcast(&to, TO_ALL);
+        let actions = primary.broadcast(&to, TO_ALL);
+        assert_eq!(actions.list.len(), FANOUT.min(servers), "by the tree");
+        primary.acknowledge();
+        primary
+    }
+
+    /// At a host where rooms may have trees, and too few servers for any.
+    pub fn ungrown(occupants: usize, servers: usize) -> Self {
+        Primary::with(occupants, servers, Some(servers + 1))
+    }
+
+    /// With trees from so many servers on.
+    fn with(occupants: usize, servers: usize, trees: Option<usize>) -> Self {
+        let options = [("tree_domains", trees.unwrap_or(0) as u64)];
+        let mut room = Room::new(ROOM, 1, shared(&options)).expect("a room");
+        if trees.is_some() {
+            room.grow([7; 32]);
+            room.may_show_domains(true);
+        }
         let sessions: Vec<String> =
             (0..occupants).map(|n| format!("user{n}@s{}.test/r", n % servers)).collect();
         for session in &sessions {
@@ -40,7 +73,7 @@ impl Primary {
             let Action::AskSupport { domain } = action else { panic!("{action:?}") };
             for action in room.support(NOW, &domain, true).list {
                 let Action::Setup { to, id, .. } = action else { panic!("{action:?}") };
-                let answer = accept(&id);
+                let answer = accept(&id).with_some("trees", trees.map(|_| FANOUT));
                 room.setup_result(NOW, &to, &id, Some(&answer));
                 linked += 1;
             }
@@ -133,7 +166,7 @@ impl Primary {
 }
 
 pub fn linked_replica(occupants: usize) -> Replica {
-    let mut replica = Replica::new("s0.test", 1, shared());
+    let mut replica = Replica::new("s0.test", 1, shared(&[]));
     let mut offer = Element::new("link")
         .with("epoch", "e")
         .with("stream", "s")
@@ -152,8 +185,8 @@ pub fn linked_replica(occupants: usize) -> Replica {
     replica
 }
 
-fn shared() -> Arc<Shared> {
-    Shared::new(Config::from_pairs(&[]).expect("defaults"))
+fn shared(options: &[(&str, u64)]) -> Arc<Shared> {
+    Shared::new(Config::from_pairs(options).expect("options"))
 }
 
 /// A replica's consent.
@@ -173,7 +206,8 @@ pub fn carried(facts: Facts) -> Incoming {
 type Stanza = (Facts, u128);
 
 fn payload(facts: Facts, digest: u128) -> PayloadIn {
-    PayloadIn::New { bytes: vec![b'x'; 400], facts, nick: format!("user{digest}"), digest }
+    let bytes = format!("<message><body>{}</body></message>", "x".repeat(366)).into_bytes();
+    PayloadIn::New { bytes, facts, nick: format!("user{digest}"), digest }
 }
 
 /// The XML of what goes out: how many bytes, all in all.

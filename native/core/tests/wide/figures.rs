@@ -40,24 +40,77 @@ pub struct Figures {
     pub ticks_of_replicas: u64,
     /// The most bytes that waited to be acknowledged.
     pub waiting: u64,
+    /// When all this began.
+    pub since: Micros,
+    /// Microseconds from the room to each session, for each message.
+    pub took: Vec<u32>,
+    /// Stanzas that the room's server has sent because of each message, beside what was sent again, and the
+    /// bytes of all that are for what somebody does.
+    pub out: Vec<u32>,
+    pub with_stanza: u64,
+    /// Of room trees: casts that the room has sent itself, those that it has sent again, and what it has
+    /// said of how far it is.
+    pub casts: Traffic,
+    pub repaired: Traffic,
+    pub beats: Traffic,
+    /// When something was sent again last, from the beginning on.
+    pub last_repair: Micros,
+    /// Reports of replicas that miss something.
+    pub asked: u64,
+    /// Casts that replicas have passed on, and those of them that were lost with a stream.
+    pub aside: Traffic,
+    pub lost: u64,
+    /// The most streams that something has come over.
+    pub depth: u32,
+    /// Questions whether a link goes on.
+    pub resumes: u64,
+    /// Occupants of which the room was told that they have missed something.
+    pub failed: u64,
+}
+
+impl Figures {
+    /// Adds what came after.
+    pub fn merge(&mut self, mut other: Figures) {
+        for (sum, more) in [
+            (&mut self.down, other.down),
+            (&mut self.up, other.up),
+            (&mut self.casts, other.casts),
+            (&mut self.repaired, other.repaired),
+            (&mut self.beats, other.beats),
+            (&mut self.aside, other.aside),
+        ] {
+            sum.stanzas += more.stanzas;
+            sum.bytes += more.bytes;
+        }
+        self.with_stanza += other.with_stanza;
+        self.asked += other.asked;
+        self.lost += other.lost;
+        self.depth = self.depth.max(other.depth);
+        self.took.append(&mut other.took);
+        self.out.append(&mut other.out);
+    }
 }
 
 /// Length of a carrier with this in it, as a stanza.
 pub fn len(body: &Element<Payload>) -> usize {
-    let carrier = "<message type='normal' from='' to='' id='dmuc-0123456789abcdef.1000'></message>";
-    let payloads = body.children.iter().filter_map(|child| child.payload.as_ref());
+    let payloads = body.children.iter().chain([body]).filter_map(|child| child.payload.as_ref());
     let carried = |payload: &Payload| payload.bytes().len() + " xmlns='jabber:client'".len();
+    markup(body) + payloads.map(carried).sum::<usize>()
+}
+
+/// The same without what is carried.
+pub fn markup<P>(body: &Element<P>) -> usize {
+    let carrier = "<message type='normal' from='' to='' id='dmuc-0123456789abcdef.1000'></message>";
     carrier.len()
         + ROOM.len()
         + "s1000.test".len()
         + " xmlns=''".len()
         + NS.len()
         + body.markup_len()
-        + payloads.map(carried).sum::<usize>()
 }
 
 /// The value below which this part of all are.
-pub fn quantile(values: &[Micros], part: f64) -> Micros {
+pub fn quantile<N: Copy + Default + Ord>(values: &[N], part: f64) -> N {
     let mut values = values.to_vec();
     values.sort_unstable();
     let at = (values.len() as f64 * part) as usize;

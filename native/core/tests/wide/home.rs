@@ -1,9 +1,11 @@
 //! A server with users in the room, and its replica.
 
+use std::sync::Arc;
+
 use dmuc_core::{Action, Actions, Element, Facts, Incoming, Millis, Payload, Replica};
 
 use super::net::{Micros, Processor, Wire};
-use super::{ROOM, number};
+use super::{Aside, ROOM, number};
 
 /// What goes from the room's server to another.
 pub enum Down {
@@ -18,8 +20,27 @@ pub enum Down {
     },
     Envelope {
         id: String,
-        body: std::sync::Arc<Element<Payload>>,
+        body: Arc<Element<Payload>>,
     },
+}
+
+impl Down {
+    /// Whether it is a cast of the room stream.
+    pub fn is_cast(&self) -> bool {
+        matches!(self, Down::Envelope { body, .. } if body.name == RELAYED)
+    }
+}
+
+const RELAYED: &str = "relayed";
+
+/// What happens to a replica.
+pub enum Input<'a> {
+    /// Something comes from the room's server.
+    Down(&'a Down),
+    /// A cast comes from the server of this number.
+    Aside(u32, &'a Aside),
+    /// It is time for what is due.
+    Tick,
 }
 
 /// What goes the other way.
@@ -46,10 +67,16 @@ pub struct Home {
     pub up: Wire,
     pub processor: Processor,
     pub wake: Option<Millis>,
+    /// It has vanished.
+    pub is_gone: bool,
+    /// When it has passed on a cast last.
+    pub passed_on: Option<Micros>,
 }
 
 /// What comes of an input, in order.
 pub enum Outcome {
+    /// What has come goes to other replicas.
+    Pass(Vec<Arc<str>>),
     /// These get this stanza.
     Hand(u32, Vec<u32>),
     Up(Up),
@@ -67,18 +94,24 @@ impl Home {
         self.replica.outgoing(now, session, &format!("{ROOM}/n{who}"), Facts(facts));
     }
 
-    /// A stanza arrives, or with `None` it is time for what is due. `facts_of` a stanza, and whom it is
-    /// from.
+    /// Something happens, by name of the replica `from` if it comes from one. `facts_of` a stanza, and whom
+    /// it is from.
     pub fn take(
         &mut self,
         now: Millis,
-        down: Option<&Down>,
+        input: Input<'_>,
+        from: &str,
         facts_of: impl Fn(u32) -> (Facts, u32),
     ) -> (Vec<Outcome>, Option<Millis>) {
-        let actions = match down {
-            None => self.replica.tick(now),
-            Some(Down::Question) => return (vec![Outcome::Up(Up::Answer)], None),
-            Some(Down::Plain { who, number }) => {
+        let down = match input {
+            Input::Down(down) => Some(down),
+            _ => None,
+        };
+        let actions = match input {
+            Input::Tick => self.replica.tick(now),
+            Input::Aside(_, Aside { body, .. }) => self.cast(now, from, body, &facts_of),
+            Input::Down(Down::Question) => return (vec![Outcome::Up(Up::Answer)], None),
+            Input::Down(Down::Plain { who, number }) => {
                 let (facts, from) = facts_of(*number);
                 if facts.is_presence() {
                     let (session, from) = (session(*who, &self.name), format!("{ROOM}/n{from}"));
@@ -86,17 +119,42 @@ impl Home {
                 }
                 return (vec![Outcome::Hand(*number, vec![*who])], None);
             }
-            Some(Down::Setup { body }) => self.replica.setup(now, ROOM, &incoming(body, &facts_of)),
-            Some(Down::Envelope { id, body }) => {
+            Input::Down(Down::Setup { body }) => {
+                self.replica.setup(now, ROOM, &incoming(body, &facts_of))
+            }
+            Input::Down(Down::Envelope { body, .. }) if body.name == RELAYED => {
+                self.cast(now, ROOM, body, &facts_of)
+            }
+            Input::Down(Down::Envelope { id, body }) => {
                 self.replica.envelope(now, ROOM, id, &incoming(body, &facts_of))
             }
         };
-        (carry_out(&actions, down), actions.wake)
+        let wake = actions.wake;
+        (carry_out(actions, down), wake)
+    }
+
+    fn cast(
+        &mut self,
+        now: Millis,
+        from: &str,
+        body: &Element<Payload>,
+        facts_of: &impl Fn(u32) -> (Facts, u32),
+    ) -> Actions {
+        let xml = body.payload.as_ref().expect("a stanza").bytes();
+        let cast = received(body, |payload| Incoming {
+            packed: Some(payload.bytes().into()),
+            ..carried(number(xml), facts_of)
+        });
+        self.replica.cast(now, from, &cast, xml)
     }
 }
 
-fn carry_out(actions: &Actions, down: Option<&Down>) -> Vec<Outcome> {
+fn carry_out(mut actions: Actions, down: Option<&Down>) -> Vec<Outcome> {
+    let relays = std::mem::take(&mut actions.relays);
     let mut out = Vec::new();
+    if !relays.is_empty() {
+        out.push(Outcome::Pass(relays));
+    }
     for action in &actions.list {
         match action {
             Action::Deliver { op, to } => {
@@ -125,31 +183,43 @@ pub fn session(who: u32, server: &str) -> String {
     format!("u{who}@{server}/r")
 }
 
-fn who(session: &str) -> u32 {
+pub fn who(session: &str) -> u32 {
     let user = session.split_once('@').and_then(|(user, _)| user.strip_prefix('u'));
     user.and_then(|number| number.parse().ok()).expect("a session of this room")
 }
 
-/// As a host hands over what it has received.
+/// As a host hands over what it has received. What waits, or is kept, is there by its number.
 pub fn incoming(
     element: &Element<Payload>,
     facts_of: &impl Fn(u32) -> (Facts, u32),
 ) -> Element<Incoming> {
+    let in_stream = element.attr("nth").is_some();
+    let mut all = received(element, |_| unreachable!("it has none itself"));
+    let children = element.children.iter().map(|child| {
+        received(child, |payload| {
+            let number = number(payload.bytes());
+            let is_kept = in_stream || child.attr("slot").is_some();
+            let packed = is_kept.then(|| number.to_be_bytes().into());
+            Incoming { packed, ..carried(number, facts_of) }
+        })
+    });
+    all.children = children.collect();
+    all
+}
+
+/// An element without its children.
+fn received<P>(element: &Element<P>, payload: impl FnOnce(&P) -> Incoming) -> Element<Incoming> {
     Element {
         name: element.name.clone(),
         attrs: element.attrs.clone(),
-        children: element.children.iter().map(|child| incoming(child, facts_of)).collect(),
-        payload: element.payload.as_ref().map(|payload| {
-            let number = number(payload.bytes());
-            let (facts, from) = facts_of(number);
-            Incoming {
-                facts,
-                from: format!("{ROOM}/n{from}"),
-                has_to: false,
-                packed: element.attr("slot").map(|_| number.to_be_bytes().into()),
-            }
-        }),
+        children: Vec::new(),
+        payload: element.payload.as_ref().map(payload),
     }
+}
+
+fn carried(number: u32, facts_of: &impl Fn(u32) -> (Facts, u32)) -> Incoming {
+    let (facts, from) = facts_of(number);
+    Incoming { facts, from: format!("{ROOM}/n{from}"), has_to: false, packed: None }
 }
 
 /// Time at which a home's timer goes off.

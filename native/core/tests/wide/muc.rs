@@ -19,6 +19,8 @@ pub struct Stanza {
     pub sent: Micros,
     /// When the last recipient got it.
     pub last: Micros,
+    /// Stanzas that the room's server has sent with it.
+    pub out: u32,
 }
 
 /// A stanza for a session, both by number.
@@ -40,7 +42,7 @@ impl Muc {
     }
 
     fn stanza(&mut self, now: Micros, who: u32, facts: u32, len: usize) -> u32 {
-        self.stanzas.push(Stanza { facts: Facts(facts), who, len, sent: now, last: now });
+        self.stanzas.push(Stanza { facts: Facts(facts), who, len, sent: now, last: now, out: 0 });
         self.stanzas.len() as u32 - 1
     }
 

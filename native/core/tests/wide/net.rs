@@ -62,22 +62,37 @@ impl<E> Agenda<E> {
 /// One direction of a stream: nothing overtakes.
 pub struct Wire {
     latency: Micros,
+    opened: Micros,
     arrived: Micros,
 }
 
 impl Wire {
     /// Both directions of a stream of about 40 ms, seldom more than 200, and some jitter.
     pub fn pair(rng: &mut Rng) -> [Self; 2] {
+        let latency = Wire::latency(rng);
+        [(); 2].map(|()| Wire::new(latency, 0))
+    }
+
+    /// One that is open from this time on.
+    pub fn new(latency: Micros, opened: Micros) -> Self {
+        Wire { latency, opened, arrived: 0 }
+    }
+
+    pub fn latency(rng: &mut Rng) -> Micros {
         // The sum of twelve is nearly normal: a log-normal distribution.
         let normal = (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0;
-        let latency = (40_000.0 * (0.6 * normal).exp()).clamp(2_000.0, 400_000.0) as Micros;
-        [(); 2].map(|()| Wire { latency, arrived: 0 })
+        (40_000.0 * (0.6 * normal).exp()).clamp(2_000.0, 400_000.0) as Micros
+    }
+
+    /// From here on it takes so much longer.
+    pub fn slow_down(&mut self, by: Micros) {
+        self.latency += by;
     }
 
     /// When something arrives that is sent at this time.
     pub fn carry(&mut self, at: Micros, rng: &mut Rng) -> Micros {
         let jitter = rng.u64(0..=self.latency / 10);
-        self.arrived = self.arrived.max(at + self.latency + jitter);
+        self.arrived = self.arrived.max(at.max(self.opened) + self.latency + jitter);
         self.arrived
     }
 }
