@@ -62,7 +62,8 @@ table() ->
      {max_slot_bytes, int, 16777216, 0, 4294967296,
       <<"Bytes of the stanzas kept for one link.">>},
      {max_slot_bytes_total, int, 268435456, 0, 68719476736,
-      <<"Bytes of the stanzas that a replica keeps for all its links.">>},
+      <<"Bytes of the stanzas that a replica keeps for all its links, for replay or because "
+        "their turn in a room stream has not come.">>},
      {max_slots_total, int, 1000000, 0, 1000000000,
       <<"Stanzas of which a primary remembers that replicas keep them, each once for each "
         "replica, on all links of a host; some 300 bytes each.">>},
@@ -77,6 +78,10 @@ table() ->
       <<"Domains to which a room with a tree, and each of its relays, sends the casts of a class.">>},
      {tree_children, int, 16, 0, 1000,
       <<"Domains to which the replica passes casts of a class on, for each room; 0: to none.">>},
+     {tree_key_age, time, 86400000, 1000, 604800000,
+      <<"Time after which a room with a tree signs its casts with another key.">>},
+     {tree_key_casts, int, 1000000, 1, 1000000000,
+      <<"Casts of a class after which it does.">>},
      {max_consents_per_session, int, 500, 1, 1000000,
       <<"Consent records of one session.">>},
      {max_consents, int, 1000000, 100, 100000000,

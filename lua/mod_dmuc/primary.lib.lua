@@ -261,7 +261,8 @@ return function (core)
 	end
 
 	function performers.envelope(handle, action, find)
-		module:send(st.message({ type = "normal", from = handle.jid, to = action.to, id = action.id })
+		-- Without a type, which is normal then.
+		module:send(st.message({ from = handle.jid, to = action.to, id = action.id })
 			:add_child(xml.build(action.body, find)));
 	end
 

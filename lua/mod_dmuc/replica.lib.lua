@@ -42,7 +42,7 @@ return function (core)
 	local handled = {};
 
 	local function send_report(to, id, report)
-		module:send(st.message({ type = "normal", from = module.host, to = to, id = id }):add_child(report));
+		module:send(st.message({ from = module.host, to = to, id = id }):add_child(report));
 	end
 
 	-- Without its core the replica is as if the module were not there: envelopes are answered as any
@@ -176,7 +176,7 @@ return function (core)
 	function performers.handled(action) handled[action.room] = { epoch = action.epoch, seq = action.seq }; end
 
 	function performers.announce(action)
-		module:send(st.message({ type = "normal", from = module.host, to = action.room, id = new_id() })
+		module:send(st.message({ from = module.host, to = action.room, id = new_id() })
 			:tag("announce", { xmlns = xml.xmlns }):up());
 	end
 
@@ -228,7 +228,7 @@ return function (core)
 			if neighbours[domain] then
 				neighbours[domain](module.host, st.clone(passed_on), lang, origin);
 			else
-				module:send(st.message({ type = "normal", from = module.host, to = domain, id = new_id() }):add_child(st.clone(passed_on)));
+				module:send(st.message({ from = module.host, to = domain, id = new_id() }):add_child(st.clone(passed_on)));
 			end
 		end
 		perform(actions, origin);

@@ -153,7 +153,8 @@ options! {
     max_slot_messages: Count 256, 0..=100000;
     /// Bytes of the stanzas kept for one link.
     max_slot_bytes: Bytes 16777216, 0..=4294967296;
-    /// Bytes of the stanzas that a replica keeps for all its links.
+    /// Bytes of the stanzas that a replica keeps for all its links, for replay or because their turn in
+    /// a room stream has not come.
     max_slot_bytes_total: Bytes 268435456, 0..=68719476736;
     /// Stanzas of which a primary remembers that replicas keep them, each once for each replica, on all
     /// links of a host; some 300 bytes each.
@@ -169,6 +170,10 @@ options! {
     tree_fanout: Count 16, 1..=1000;
     /// Domains to which the replica passes casts of a class on, for each room; 0: to none.
     tree_children: Count 16, 0..=1000;
+    /// Time after which a room with a tree signs its casts with another key.
+    tree_key_age: Millis 86400000, 1000..=604800000;
+    /// Casts of a class after which it does.
+    tree_key_casts: Count 1000000, 1..=1000000000;
     /// Consent records of one session.
     max_consents_per_session: Count 500, 1..=1000000;
     /// Consent records of a replica.
@@ -233,6 +238,8 @@ pub struct Shared {
     splits: AtomicU64,
     /// Links that the replica has.
     accepted: AtomicU64,
+    /// Bytes of what has come on links in room streams and waits there for its turn.
+    early: AtomicU64,
     /// Bytes that wait on all links, in what is not acknowledged and in queues.
     waiting: AtomicU64,
     /// Slots of the replicas of all links.
@@ -283,6 +290,11 @@ impl Shared {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Bytes of what has come to the replica before its turn, on all links.
+    pub(crate) fn early(&self) -> u64 {
+        self.early.load(Ordering::Relaxed)
+    }
+
     /// Slots of replicas that are in use on all links of the host.
     pub fn slots(&self) -> u64 {
         self.slots.load(Ordering::Relaxed)
@@ -318,6 +330,11 @@ impl Share {
         Share::one(shared, |shared| &shared.splits)
     }
 
+    /// Bytes that wait for their turn at the replica.
+    pub fn of_early(shared: &Arc<Shared>) -> Self {
+        Share { shared: shared.clone(), total: |shared| &shared.early, amount: 0 }
+    }
+
     /// One link at the replica.
     pub fn of_accepted(shared: &Arc<Shared>) -> Self {
         Share::one(shared, |shared| &shared.accepted)
@@ -344,6 +361,11 @@ impl Share {
 
     pub fn amount(&self) -> u64 {
         self.amount
+    }
+
+    pub fn set(&mut self, amount: u64) {
+        self.add(amount);
+        self.remove(self.amount - amount);
     }
 
     pub fn add(&mut self, amount: u64) {

@@ -55,8 +55,9 @@ pub use counters::{Counter, Counters};
 pub use element::{Element, Incoming, Payload, PayloadIn};
 pub use facts::Facts;
 pub use history::{Spans, Traffic};
+pub use ops::is_envelope_id;
 pub use replica::{LinkStatus, Replica, is_question_id};
-pub use room::{Bounce, DomainStatus, Error, Room, Verdict, is_envelope_id};
+pub use room::{Bounce, DomainStatus, Error, Room, Verdict};
 pub use support::{Answer, Support};
 pub use time::Millis;
 

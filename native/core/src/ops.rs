@@ -25,6 +25,32 @@ pub(crate) fn is_epoch(name: &str) -> bool {
     (1..=MAX_EPOCH).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
+/// Id of the stanza that carries an envelope. It says which envelope it is: the peer reads it there, and
+/// an error names it.
+pub(crate) fn envelope_id(epoch: &str, seq: u64) -> String {
+    format!("{epoch}.{seq}")
+}
+
+/// Reads it: epoch and link sequence.
+pub(crate) fn parse_envelope_id(id: &str) -> Option<(&str, u64)> {
+    let (epoch, seq) = id.rsplit_once('.')?;
+    Some((epoch, indexes::long(seq)?)).filter(|_| is_epoch(epoch))
+}
+
+/// Whether a stanza's id is that of an envelope: a cheap test before [`crate::Room::bounced`].
+pub fn is_envelope_id(id: &str) -> bool {
+    parse_envelope_id(id).is_some()
+}
+
+/// Epoch and link sequence of an envelope: by its own attributes if it has any of them, else by the id
+/// of the stanza around it.
+pub(crate) fn place<'a, P>(envelope: &'a Element<P>, id: &'a str) -> Option<(&'a str, u64)> {
+    match (envelope.attr("epoch"), envelope.attr("seq")) {
+        (None, None) => parse_envelope_id(id),
+        (_, seq) => Some((epoch(envelope)?, indexes::long(seq?)?)),
+    }
+}
+
 /// One operation of an envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Op<P> {
@@ -411,6 +437,23 @@ mod tests {
         ];
         for op in all {
             assert_eq!(Op::read(&op.write(), 10), Some(op.clone()), "{op:?}");
+        }
+    }
+
+    #[test]
+    fn the_place_of_an_envelope_stands_in_the_id_or_in_the_envelope() {
+        let bare = Element::<u8>::new("envelope");
+        let id = envelope_id("e1", 7);
+        assert_eq!(place(&bare, &id), Some(("e1", 7)));
+        let own = bare.clone().with("epoch", "e2").with("seq", 8);
+        for id in [&*id, "opaque"] {
+            assert_eq!(place(&own, id), Some(("e2", 8)));
+        }
+        for half in [bare.clone().with("epoch", "e1"), bare.clone().with("seq", 7)] {
+            assert_eq!(place(&half, &id), None, "{half:?}");
+        }
+        for id in ["", ".", "e1", "e1.", ".7", "e1.07", "e1.-7", "e-1.7", "e1.7 ", "e1.x"] {
+            assert_eq!(place(&bare, id), None, "{id}");
         }
     }
 

@@ -184,10 +184,10 @@ fn a_link_that_acknowledges_less_than_it_asks_for_has_an_end_though_nobody_speak
         report.children.push(Element::new("ask"));
         actions.extend(room.report(now, B, &report).list);
         for action in actions {
-            let Action::Envelope { body, .. } = action else { continue };
+            let Action::Envelope { id, body, .. } = action else { continue };
             match body.name.as_str() {
                 "resume" => question = body.attr("n").map(str::to_owned),
-                _ => seq = body.attr("seq").and_then(|seq| seq.parse().ok()).unwrap_or(seq),
+                _ => seq = id.split_once('.').and_then(|(_, seq)| seq.parse().ok()).unwrap_or(seq),
             }
         }
         let status = &room.status()[0];

@@ -7,7 +7,7 @@ use dmuc_core::Counter;
 use proptest::prelude::*;
 use sim::World;
 use sim::step::{self, Step, calm_down};
-use sim::wood::{full, one_of_four, session};
+use sim::wood::{fill, full, one_of_four, session, wood};
 
 fn calm() -> impl Strategy<Value = Step> {
     let home = 0u8..6;
@@ -155,6 +155,39 @@ proptest! {
         calm_down(&mut world);
         prop_assert_eq!(world.verdict(), Ok(()));
         prop_assert_eq!(world.haunted(), Vec::<String>::new());
+    }
+
+    /// The room makes new keys all the time, while links are held and servers are killed.
+    #[test]
+    fn with_new_keys(
+        steps in prop::collection::vec(prop_oneof![crashing(), severed()], 0..160), seed: u64,
+        casts in 1u64..30, after in 20_000u64..100_000
+    ) {
+        let keys = [("tree_key_casts", casts), ("tree_key_age", after)];
+        let mut world = wood(seed, &[&hasty(60_000)[..], &keys].concat());
+        fill(&mut world);
+        step::run(&mut world, &steps, one_of_four);
+        calm_down(&mut world);
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.haunted(), Vec::<String>::new());
+    }
+
+    /// The same while nothing else fails: everybody gets exactly what the room has sent.
+    #[test]
+    fn with_new_keys_on_a_sound_network(
+        steps in prop::collection::vec(removing(), 0..160), seed: u64, casts in 1u64..30
+    ) {
+        let mut world = wood(seed, &[("tree_key_casts", casts)]);
+        fill(&mut world);
+        run(&mut world, &steps);
+        world.quiet();
+        prop_assert_eq!(world.verdict(), Ok(()));
+        prop_assert_eq!(world.failed_alive, 0);
+        prop_assert_eq!(world.shared.counters.get(Counter::LinksSplit), 0);
+        for home in &world.homes {
+            prop_assert_eq!(home.evicted.len(), 0);
+            prop_assert_eq!(home.shared.counters.get(Counter::Malformed), 0);
+        }
     }
 
     /// Relays alter, invent, withhold, reorder and repeat what they are to pass on.

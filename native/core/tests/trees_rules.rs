@@ -4,7 +4,8 @@ mod sim;
 
 use std::collections::BTreeSet;
 
-use dmuc_core::{Config, Counter};
+use dmuc_core::{Config, Counter, Element, Payload};
+use sim::World;
 use sim::wood::{bodies, chain, fill, grown, levels, overtake, received, say, session, sum, wood};
 
 #[test]
@@ -30,7 +31,7 @@ fn unless_the_room_wants_trees_nobody_says_a_word_of_them() {
         for home in 0..world.homes.len() {
             let bodies = bodies(&world, home);
             assert_eq!(bodies.len(), 1);
-            assert_eq!(bodies[0].attrs.len(), 2, "{:?}", bodies[0].attrs);
+            assert!(bodies[0].attrs.is_empty(), "{:?}", bodies[0].attrs);
             assert_eq!(bodies[0].children[0].name, "cast");
         }
         world.quiet();
@@ -415,13 +416,14 @@ fn a_domain_with_nobody_left_gets_nothing_and_costs_nobody_the_tree() {
         world.homes[home].leave(world.now, &name);
         world.settle();
     }
-    world.pass(1000);
-    world.settle();
+    // Whoever had it for a child has said at once that he has not any more.
+    let detours = world.shared.counters.get(Counter::TreeDetours);
     let copies = sum(&world, Counter::CastsRelayed);
     say(&mut world, near[0] as u8);
     world.settle();
     assert_eq!(sum(&world, Counter::CastsRelayed) - copies, 3);
     let counters = &world.shared.counters;
+    assert_eq!(counters.get(Counter::TreeDetours), detours);
     assert_eq!(counters.get(Counter::LinksDown), 0, "its link is still there");
     // And it may come back.
     for n in [far[0], far[0] + 6] {
@@ -433,6 +435,195 @@ fn a_domain_with_nobody_left_gets_nothing_and_costs_nobody_the_tree() {
     world.quiet();
     assert_eq!(world.verdict(), Ok(()));
     assert_eq!(levels(&mut world).1.len(), 4);
+}
+
+#[test]
+fn a_domain_with_nobody_left_is_not_told_of_what_it_is_not_to_have() {
+    let mut world = grown(1, &[("probe_after", 60_000)]);
+    let (near, far) = levels(&mut world);
+    let left = far[0];
+    say(&mut world, near[0] as u8);
+    for n in [left, left + 6] {
+        let (home, name) = session(n as u8);
+        world.homes[home].leave(world.now, &name);
+        world.arrive_up(home);
+    }
+    // What it had before is not acknowledged, and others go on.
+    for _ in 0..50 {
+        say(&mut world, near[0] as u8);
+        for home in (0..6).filter(|home| *home != left) {
+            while world.arrive_up(home) {}
+            while world.arrive_down(home) {}
+            while world.arrive_aside(home, 0) {}
+        }
+        world.pass(100);
+    }
+    let told = bodies(&world, left).iter().filter(|body| body.name == "newest").count();
+    assert!(told > 0);
+    while world.arrive_down(left) || world.arrive_aside(left, 0) {}
+    world.pass(1000);
+    assert_eq!(world.homes[left].shared.counters.get(Counter::CastsMissed), 0);
+    world.quiet();
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn a_child_of_a_slow_relay_gets_a_faster_one() {
+    let mut world = grown(1, &[]);
+    let (near, _) = levels(&mut world);
+    let slow = near[0];
+    // A message by relays, and who gets it from whom.
+    let children = |world: &mut World| {
+        say(world, slow as u8);
+        near.iter().for_each(|home| while world.arrive_down(*home) {});
+        let from = |home: usize| {
+            let relay = &world.homes[home].aside.front()?.0;
+            near.iter().position(|near| sim::wood::DOMAINS[*near] == relay)
+        };
+        let all: Vec<Option<usize>> = (0..6).map(from).collect();
+        world.quiet();
+        [0, 1].map(|near| (0..6).filter(|home| all[*home] == Some(near)).collect::<Vec<_>>())
+    };
+    let [_, of_fast] = children(&mut world);
+    assert_eq!(of_fast.len(), 2);
+    for n in [of_fast[0], of_fast[0] + 6] {
+        let (home, name) = session(n as u8);
+        world.homes[home].leave(world.now, &name);
+        world.settle();
+    }
+    world.quiet();
+    assert_eq!(children(&mut world).map(|children| children.len()), [2, 1]);
+    for _ in 0..400 {
+        let late = world.homes[slow].down.len();
+        world.pass(500);
+        (0..late).for_each(|_| _ = world.arrive_down(slow));
+        for home in 0..6 {
+            while home != slow && world.arrive_down(home) {}
+            while world.arrive_up(home) {}
+            while world.arrive_aside(home, 0) {}
+        }
+    }
+    assert_eq!(children(&mut world).map(|children| children.len()), [1, 2]);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+#[test]
+fn a_relay_that_withholds_three_times_is_complained_of_and_loses_that_child() {
+    let mut world = grown(1, &[]);
+    let (near, far) = levels(&mut world);
+    let child = far[0];
+    let mut parents = Vec::new();
+    for round in 1..5 {
+        say(&mut world, near[0] as u8);
+        near.iter().for_each(|home| while world.arrive_down(*home) {});
+        let aside = std::mem::take(&mut world.homes[child].aside);
+        parents.push(aside.front().map(|(relay, _)| relay.clone()));
+        world.pass(3000);
+        while world.arrive_down(child) {}
+        world.pass(200);
+        while world.arrive_up(child) {}
+        while world.arrive_down(child) {}
+        let complaints = world.shared.counters.get(Counter::Complaints);
+        assert_eq!(complaints, u64::from(round >= 3), "after {round} times");
+        world.settle();
+    }
+    assert_eq!(parents[0], parents[2]);
+    assert_ne!(parents[0], parents[3]);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
+/// Name and key of the stream, as the replicas are told.
+fn streams(world: &World) -> BTreeSet<(String, String)> {
+    let attr = |op: &Element<Payload>, name| op.attr(name).expect("an attribute").to_owned();
+    let bodies = (0..6).flat_map(|home| bodies(world, home));
+    let ops = bodies.flat_map(|body| &body.children).filter(|op| op.name == "stream");
+    ops.map(|op| (attr(op, "name"), attr(op, "key"))).collect()
+}
+
+/// Lets a room of which everybody is in come to a new stream. How many have been told of it.
+fn renewed(world: &mut World) -> BTreeSet<(String, String)> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        seen.extend(streams(world));
+        for home in 0..6 {
+            while world.arrive_down(home) {}
+            while world.arrive_up(home) {
+                seen.extend(streams(world));
+            }
+        }
+        while (0..6).any(|home| world.arrive_aside(home, 0)) {}
+    }
+    seen
+}
+
+#[test]
+fn a_stream_that_is_old_or_long_makes_way_for_another_with_another_key() {
+    for (after, casts) in [(3_600_000, 1_000_000), (86_400_000, 40)] {
+        let mut world = wood(1, &[("tree_key_age", after), ("tree_key_casts", casts)]);
+        for n in 0..12 {
+            let (home, name) = session(n);
+            world.homes[home].join(world.now, &name, &format!("n{n}"));
+        }
+        let first = renewed(&mut world);
+        assert_eq!(first.len(), 1);
+        world.quiet();
+        let (near, far) = levels(&mut world);
+        assert_eq!((near.len(), far.len()), (2, 4));
+        let mut seen = BTreeSet::new();
+        let mut said = 0;
+        while seen.is_empty() && said < 100 {
+            if casts < 1_000_000 {
+                say(&mut world, 0);
+                said += 1;
+            } else {
+                world.pass(60_000);
+                said += 1;
+            }
+            seen = renewed(&mut world);
+        }
+        assert_eq!(seen.len(), 1, "the same for everybody, and at once");
+        for (former, new) in first.iter().zip(&seen) {
+            assert!(former.0 != new.0 && former.1 != new.1);
+        }
+        assert!(said > 20, "{said}");
+        world.pass(100);
+        let (near, far) = levels(&mut world);
+        assert_eq!((near.len(), far.len()), (2, 4), "by the tree again");
+        world.quiet();
+        let counters = &world.shared.counters;
+        assert_eq!(counters.get(Counter::LinksSplit) + counters.get(Counter::LinksDown), 0);
+        assert_eq!(sum(&world, Counter::Gaps) + sum(&world, Counter::Malformed), 0);
+        assert_eq!(world.verdict(), Ok(()));
+    }
+}
+
+#[test]
+fn what_waits_behind_the_end_of_a_stream_is_not_lost() {
+    let mut world = wood(1, &[("tree_key_casts", 40)]);
+    fill(&mut world);
+    let (_, far) = levels(&mut world);
+    let slow = far[0];
+    let mut said = 0;
+    // What comes from its parent is late, also when the room has another stream.
+    while streams(&world).is_empty() && said < 100 {
+        say(&mut world, (slow as u8 + 1) % 6);
+        said += 1;
+        for home in 0..6 {
+            while world.arrive_down(home) {}
+            while world.arrive_up(home) {}
+            while home != slow && world.arrive_aside(home, 0) {}
+        }
+    }
+    assert!((5..100).contains(&said));
+    for _ in 0..3 {
+        let copies = world.muc.whisper(&session(slow as u8).1);
+        world.happen(copies);
+        while world.arrive_down(slow) {}
+    }
+    world.quiet();
+    assert_eq!(world.shared.counters.get(Counter::LinksSplit), 0);
+    assert_eq!(sum(&world, Counter::Gaps) + sum(&world, Counter::Malformed), 0);
+    assert_eq!(world.verdict(), Ok(()));
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub fn config() -> Config {
         max_unacked_copies: 60,
         max_unacked_bytes: 30_000,
         max_envelope_bytes: 8192,
+        tree_children: 2,
         retry_min: 1000,
         ..Config::default()
     }
@@ -207,13 +208,33 @@ impl Home {
                 actions.list
             );
         }
+        // What has waited may be carried out, or refused, because of this one.
+        let waits = body.attr("nth").is_some();
         // A room that can be reached is told again who has left it.
         let mut others =
             actions.list.iter().filter(|action| !matches!(action, Action::Depart { .. }));
         let refused = others.clone().any(|action| matches!(action, Action::Refuse { .. }));
         let acted = others.any(|action| !matches!(action, Action::Refuse { .. }));
-        assert!(!(refused && acted), "refused and yet acted on: {actions:?}");
+        assert!(waits || !(refused && acted), "refused and yet acted on: {actions:?}");
         self.carry_out(actions, Some((from, body)))
+    }
+
+    /// A cast of a room stream; to how many others it goes on.
+    pub fn cast(
+        &mut self,
+        now: Millis,
+        from: &str,
+        body: &Element<Incoming>,
+        xml: &[u8],
+    ) -> (usize, Vec<Said>) {
+        let spent = heap::spent();
+        let actions = self.replica.cast(now, from, body, xml);
+        let spent = heap::spent() - spent;
+        assert!(spent < MOST_WORK, "{spent} bytes of work for one cast");
+        let relays = actions.relays.len();
+        assert!(relays as u64 <= self.shared.config.tree_children(), "{relays} children");
+        let room = body.attr("room").unwrap_or_default().to_owned();
+        (relays, self.carry_out(actions, Some((&room, body))))
     }
 
     /// A question to a room comes back.
@@ -289,7 +310,9 @@ impl Home {
                     assert!(!is_in, "{session} is in {room}: {record}");
                     said.push(Said::Left { to: room, session });
                 }
-                Action::ConsentChanged { .. } | Action::LinkOver { .. } => {}
+                Action::ConsentChanged { .. }
+                | Action::LinkOver { .. }
+                | Action::Handled { .. } => {}
                 other => panic!("not an action of a replica: {other:?}"),
             }
         }

@@ -1,5 +1,8 @@
 //! A replica whose rooms mean ill. Its sessions are honest.
 
+use std::sync::LazyLock;
+
+use dmuc_core::tree::RoomKey;
 use dmuc_core::{Bounce, Element, Facts, Incoming, Millis};
 
 use crate::home::{Home, Said};
@@ -14,6 +17,11 @@ const SESSIONS: &[&str] =
 const JOIN: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::MUC_X);
 const LEAVE: Facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::UNAVAILABLE);
 
+/// A public key, as it is written: whose it is, is no matter.
+static KEY: LazyLock<String> = LazyLock::new(|| {
+    RoomKey::new(&[1; 32]).public().iter().map(|byte| format!("{byte:02x}")).collect()
+});
+
 /// What the attacker remembers of a link.
 #[derive(Clone, Debug, Default)]
 struct View {
@@ -21,6 +29,9 @@ struct View {
     seq: u64,
     bound: u64,
     slot: u64,
+    /// Envelopes since the link lies in a room stream; casts of each class so far.
+    nth: Option<u64>,
+    casts: [u64; 2],
 }
 
 /// A replica and those who attack it.
@@ -124,6 +135,8 @@ impl Scene {
                 let said = self.home.returned(now, ROOMS[room], &id, how);
                 self.hear(said);
             }
+            14 if script.once_in(2) => self.tell_part(script, room),
+            15 | 16 if self.views[room].nth.is_some() => self.cast(script, room),
             10 => {
                 if let Some((room, mut body)) = self.last.clone() {
                     invent::alter(script, &mut body);
@@ -153,7 +166,7 @@ impl Scene {
 
     fn offer(&mut self, room: usize, size: u64) -> Element<Incoming> {
         let view = &mut self.views[room];
-        *view = View { epoch: view.epoch + 1, seq: 0, bound: size, slot: 0 };
+        *view = View { epoch: view.epoch + 1, bound: size, ..View::default() };
         Element::new("link")
             .with("epoch", format!("e{}", view.epoch))
             .with("stream", "s")
@@ -195,6 +208,7 @@ impl Scene {
         if script.once_in(4) {
             body = body.with("refusals", invent::number(script, 3));
         }
+        body = self.place(script, room, body);
         for _ in 0..=script.below(6) {
             let op = self.operation(script, room);
             body.children.push(op);
@@ -257,6 +271,96 @@ impl Scene {
         }
     }
 
+    /// Where an envelope lies in the room stream, if its link lies in one.
+    fn place(
+        &self,
+        script: &mut Script<'_>,
+        room: usize,
+        body: Element<Incoming>,
+    ) -> Element<Incoming> {
+        let View { nth: Some(nth), casts, .. } = self.views[room] else { return body };
+        let mut position = || {
+            let mut near = |n: u64| match script.below(8) {
+                0 => invent::number(script, n),
+                1 => (n + 1).to_string(),
+                _ => n.to_string(),
+            };
+            format!("{} {}", near(casts[0]), near(casts[1]))
+        };
+        let (after, covers) = (position(), position());
+        let body = body.with("nth", nth + 1).with("after", after);
+        let body = if script.once_in(4) { body.with("covers", covers) } else { body };
+        if script.once_in(6) { body.with("full", script.below(3)) } else { body }
+    }
+
+    /// Tells the replica of its part in a tree.
+    fn tell_part(&mut self, script: &mut Script<'_>, room: usize) {
+        let View { epoch, seq, .. } = self.views[room];
+        let body = Element::new("envelope").with("epoch", format!("e{epoch}")).with("seq", seq + 1);
+        let mut body = self.place(script, room, body);
+        let neighbour = *script.of(&["p.test", "q.test", "r.test", DOMAIN, "u@p.test", ""]);
+        let kind = *script.of(&["stream", "stream", "parent", "child", "child", "orphan", "alone"]);
+        let op = Element::new(kind);
+        body.children.push(match kind {
+            "stream" => op
+                .with("name", "s")
+                .with("key", KEY.as_str())
+                .with("secret", "07".repeat(32))
+                .with("from", "0 0")
+                .with_some("full", script.once_in(2).then_some(1)),
+            "alone" => op,
+            _ => op.with("class", invent::class(script)).with("domain", neighbour),
+        });
+        let before = self.views[room].seq;
+        self.send(room, &body);
+        let view = &mut self.views[room];
+        if view.seq > before {
+            match kind {
+                "stream" => (view.nth, view.casts) = (Some(0), [0; 2]),
+                "alone" => view.nth = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// A cast of the stream, from the room or from others. What others pass on nobody has signed.
+    fn cast(&mut self, script: &mut Script<'_>, room: usize) {
+        self.stanzas += 1;
+        let View { nth, casts, .. } = self.views[room];
+        let class = script.below(2);
+        let from = *script.of(&[ROOMS[room], ROOMS[room], ROOMS[room], "p.test", "q.test"]);
+        let number = match script.below(8) {
+            0 => invent::number(script, casts[class]),
+            n => (casts[class] + 1 + n as u64 / 6).to_string(),
+        };
+        let mut body = Element::new("relayed")
+            .with("room", ROOMS[room])
+            .with("stream", if script.once_in(16) { "t" } else { "s" })
+            .with("class", ["anonymous", "full"][class])
+            .with("n", number)
+            .with("other", if script.once_in(4) { casts[1 - class] + 1 } else { casts[1 - class] });
+        body = match script.below(4) {
+            0 => body.with("signature", "5".repeat(128)).with("tags", "6".repeat(32)),
+            1 => body.with("nth", invent::number(script, nth.unwrap_or(0))),
+            _ => body.with("nth", nth.unwrap_or(0)),
+        };
+        let other = ROOMS[(room + 1) % ROOMS.len()];
+        body.payload = Some(invent::payload(script, ROOMS[room], other, self.stanzas));
+        if script.once_in(16) {
+            invent::alter(script, &mut body);
+        }
+        let (relays, said) = self.home.cast(self.now, from, &body, b"<message/>");
+        assert_eq!(relays, 0, "nobody has signed it");
+        self.hear(said);
+        let view = &mut self.views[room];
+        view.casts[class] += u64::from(from == ROOMS[room]);
+        // Each counts as an envelope.
+        let status = self.home.replica.status();
+        if let Some(link) = status.iter().find(|link| link.room == ROOMS[room]) {
+            view.seq = link.seq;
+        }
+    }
+
     /// Sends an envelope. If it was taken, the next number is another.
     fn send(&mut self, room: usize, body: &Element<Incoming>) {
         let said = self.home.envelope(self.now, ROOMS[room], "dmuc-x.1", body);
@@ -266,6 +370,7 @@ impl Scene {
         let is_next = body.attr("seq") == Some(&(view.seq + 1).to_string());
         if is_next && !refused {
             view.seq += 1;
+            view.nth = view.nth.map(|nth| nth + 1);
         } else if is_next {
             // What it said did not happen.
             let status = self.home.replica.status();

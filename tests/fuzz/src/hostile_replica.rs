@@ -92,8 +92,9 @@ impl Scene {
                     self.view.questions += 1;
                     self.view.ids.push(id);
                 }
-                Down::Envelope { id, body } => {
-                    self.view.seq = body.attr("seq").and_then(|seq| seq.parse().ok()).unwrap_or(0);
+                Down::Envelope { id, .. } => {
+                    let seq = id.split_once('.').and_then(|(_, seq)| seq.parse().ok());
+                    self.view.seq = seq.unwrap_or(0);
                     self.view.ids.push(id);
                 }
                 Down::Setup { id, body } => {
@@ -154,7 +155,7 @@ impl Scene {
             12 | 13 => {
                 let how = *script.of(&[Bounce::Refused, Bounce::Unknown]);
                 let id = match script.below(8) {
-                    0 => format!("dmuc-{}.{}", self.view.epoch, invent::number(script, 5)),
+                    0 => format!("{}.{}", self.view.epoch, invent::number(script, 5)),
                     _ if self.view.ids.is_empty() => script.text(),
                     _ => script.of(&self.view.ids).clone(),
                 };

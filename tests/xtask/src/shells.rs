@@ -29,7 +29,8 @@ fn eunit(stage: &Path) -> Result<Tally> {
     let mut erl = Command::new("erl");
     erl.env("ERL_LIBS", libs).arg("-noshell").arg("-pa").arg(&ebin).args([
         "-eval",
-        "case eunit:test(mod_dmuc_tests, [verbose]) of ok -> halt(0); _ -> halt(1) end.",
+        "case eunit:test([mod_dmuc_tests, mod_dmuc_primary_tests], [verbose]) of \
+         ok -> halt(0); _ -> halt(1) end.",
     ]);
     let (succeeded, lines) = run::tee(&mut erl)?;
     let count = |end: &str| lines.iter().filter(|line| line.trim_end().ends_with(end)).count();

@@ -6,17 +6,20 @@ use std::sync::Arc;
 
 use super::envelope::carried;
 use super::{GAP, LIMIT, MALFORMED, Refusal, Replica, Says};
+use crate::config::Share;
 use crate::tree::wire::{Mark, TreeOp, read_cast, read_newest};
 use crate::tree::{
     Carried, Envelope, LinkKey, Merge, MergeLimits, Next, NotTaken, Position, Proof, RoomLock,
     Source, Stream, Taken, TreeOptions, canonical,
 };
-use crate::{Action, Actions, Class, Counter, Element, Incoming, Millis, ops};
+use crate::{Action, Actions, Class, Counter, Element, Incoming, Millis, Shared, ops};
 
 /// Numbers of casts of a class that are remembered as passed on.
 const SEEN: usize = 4096;
 /// Times that something was missing under one parent, after which the room is told.
 const LAPSES: u32 = 3;
+/// Bytes of envelopes of a link that wait.
+const MAX_WAITING: u64 = 16 << 20;
 /// Time after which it is forgotten that something was missing.
 const FORGIVEN: u64 = 60_000;
 
@@ -26,6 +29,7 @@ struct Waiting {
     id: String,
     seq: u64,
     element: Element<Incoming>,
+    bytes: u64,
 }
 
 /// What is known of a class.
@@ -77,19 +81,29 @@ pub(super) struct Branch {
     /// Newest envelope that was taken in, by its number in the stream.
     nth: u64,
     ways: [Way; 2],
+    /// Bytes of envelopes that wait, and all that waits.
+    envelopes: u64,
+    waiting: Share,
     /// The room has broken the form or the order: nothing more of this link is taken.
     is_broken: bool,
 }
 
 impl Branch {
-    fn new(room: &str, op: &TreeOp) -> Option<Self> {
+    fn new(room: &str, op: &TreeOp, shared: &Arc<Shared>) -> Option<Self> {
         let TreeOp::Stream { name, key, secret, from, has_full } = op else { return None };
         let stream = Stream { room: room.to_owned(), epoch: name.clone() };
         let (lock, key) = (RoomLock::new(key)?, LinkKey::new(*secret));
         let start: (u64, Position) = (0, *from);
         let limits = MergeLimits::default();
         let merge = Merge::new(stream, lock, key, start, *has_full, limits);
-        Some(Branch { merge, nth: 0, ways: Default::default(), is_broken: false })
+        let waiting = Share::of_early(shared);
+        let (ways, envelopes) = Default::default();
+        Some(Branch { merge, nth: 0, ways, envelopes, waiting, is_broken: false })
+    }
+
+    /// What waits is other things than before.
+    fn weigh(&mut self) {
+        self.waiting.set(self.envelopes + self.merge.bytes() as u64);
     }
 
     /// When something missing is to be asked for.
@@ -121,8 +135,7 @@ impl Replica {
         let link = self.links.get_mut(room).ok_or(MALFORMED)?;
         match op {
             TreeOp::Stream { .. } => {
-                let branch = Some(op).filter(|_| link.offers_trees);
-                let branch = branch.and_then(|op| Branch::new(room, op)).ok_or(MALFORMED)?;
+                let branch = Branch::new(room, op, &self.shared).ok_or(MALFORMED)?;
                 link.branch = Some(Box::new(branch));
             }
             TreeOp::Alone => {
@@ -173,17 +186,27 @@ impl Replica {
             self.shared.counters.add(Counter::Duplicates, 1);
             link.unreported += 1;
         } else {
-            let mut payloads = element.children.iter().filter_map(|op| op.payload.as_ref());
-            if payloads.any(|payload| payload.packed.is_none()) {
+            let payloads = element.children.iter().filter_map(|op| op.payload.as_ref());
+            if payloads.clone().any(|payload| payload.packed.is_none()) {
                 return Err(MALFORMED);
             }
-            let content = Waiting { id: id.to_owned(), seq, element: element.clone() };
+            let packed = payloads.filter_map(|payload| payload.packed.as_ref());
+            let bytes = element.markup_len() + packed.map(|packed| packed.len()).sum::<usize>();
+            let bytes = bytes as u64;
+            let most = self.shared.config.max_slot_bytes_total();
+            if branch.envelopes + bytes > MAX_WAITING
+                || branch.envelopes > 0 && self.slot_bytes + self.shared.early() + bytes > most
+            {
+                return Err(LIMIT);
+            }
+            let content = Waiting { id: id.to_owned(), seq, element: element.clone(), bytes };
             let taken = branch.merge.envelope(now, Envelope { seq: nth, place, has_full, content });
             taken.map_err(|why| match why {
                 NotTaken::Gap => GAP,
                 NotTaken::Limit => LIMIT,
             })?;
             branch.nth = nth;
+            branch.envelopes += bytes;
         }
         self.go_on(now, room, out);
         self.schedule(now, room, element.children.is_empty(), out);
@@ -200,6 +223,7 @@ impl Replica {
             };
             let (done, id) = match branch.merge.next(now) {
                 None => {
+                    branch.weigh();
                     if let Some(at) = branch.wake() {
                         self.alarm.by(at);
                     }
@@ -209,12 +233,19 @@ impl Replica {
                     let element = as_envelope(cast);
                     (self.carry_out(now, room, &element, next_seq, out), None)
                 }
-                Some(Next::Envelope(Waiting { id, seq, element })) => {
+                Some(Next::Envelope(Waiting { id, seq, element, bytes })) => {
+                    branch.envelopes -= bytes;
+                    let is_last = element.children.iter().any(|op| op.name == "alone");
+                    let rest: Vec<Waiting> =
+                        if is_last { branch.merge.rest().collect() } else { Vec::new() };
                     // As many casts have come between as the room has counted, or it counts wrongly.
                     let done = match seq == next_seq {
                         true => self.carry_out(now, room, &element, seq, out),
                         false => Err(MALFORMED),
                     };
+                    if done.is_ok() {
+                        self.take_rest(now, room, rest, out);
+                    }
                     (done, Some(id))
                 }
             };
@@ -227,6 +258,30 @@ impl Replica {
                 let Refusal { condition, dmuc, .. } = refusal;
                 out.push(Action::Refuse { to: room.clone(), id, condition, dmuc });
             }
+        }
+    }
+
+    /// Envelopes that have waited behind the one with which the link has left the stream: as if they had
+    /// come just now. It may lie in another since one of them.
+    fn take_rest(
+        &mut self,
+        now: Millis,
+        room: &Arc<str>,
+        rest: Vec<Waiting>,
+        out: &mut Vec<Action>,
+    ) {
+        for Waiting { id, element, .. } in rest {
+            if let Some(link) = self.links.get_mut(room) {
+                link.has_waited = true;
+            }
+            if let Err(refusal) = self.take(now, room, &id, &element, out) {
+                self.shared.counters.add(refusal.counter, 1);
+                let Refusal { condition, dmuc, .. } = refusal;
+                out.push(Action::Refuse { to: room.clone(), id, condition, dmuc });
+            }
+        }
+        if let Some(link) = self.links.get_mut(room) {
+            link.has_waited = false;
         }
     }
 
@@ -275,6 +330,12 @@ impl Replica {
         }
         let cast = read_cast(element, canonical(xml).ok(), size)?;
         let number = cast.cast.number;
+        let kept = self.slot_bytes + self.shared.early();
+        let is_next = number <= branch.merge.done().get(class).saturating_add(1);
+        if !is_next && kept + size as u64 > self.shared.config.max_slot_bytes_total() {
+            self.shared.counters.add(Counter::LimitHit, 1);
+            return None;
+        }
         let is_signed = matches!(cast.proof, Proof::Signed { .. });
         let may_be_new = !way.seen.contains(&number);
         if !may_be_new {

@@ -11,6 +11,7 @@ use super::{LIMIT, MALFORMED, Refusal};
 use crate::consent::{Consents, Record};
 use crate::ops::Op;
 use crate::slots::SlotList;
+use crate::tree::RoomLock;
 use crate::tree::wire::TreeOp;
 use crate::{Counter, Element, Facts, Incoming, Shared, indexes, jid};
 
@@ -133,12 +134,21 @@ pub(super) fn check(
             }
             Op::End if nth + 1 == element.children.len() => {}
             // Only to one that has offered it, and by itself.
-            Op::Tree(_) if link.offers_trees && element.children.len() == 1 => {}
+            Op::Tree(op) if element.children.len() == 1 && can_take(link, &op) => {}
             Op::Tree(_) => return Err(MALFORMED),
             Op::End => return Err(MALFORMED),
         }
     }
     Ok(())
+}
+
+/// Whether a part in the trees can be taken as the link is.
+fn can_take(link: &Link, op: &TreeOp) -> bool {
+    match op {
+        TreeOp::Stream { key, .. } => RoomLock::new(key).is_some(),
+        TreeOp::Alone => true,
+        TreeOp::Parent { .. } | TreeOp::Child { .. } => link.branch.is_some(),
+    }
 }
 
 /// A payload must be a stanza of this room without `to`.

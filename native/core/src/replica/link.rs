@@ -63,10 +63,10 @@ pub(super) struct Link {
     pub repeat: Option<Millis>,
     /// Whether operations may carry slots: the answer to the set-up has offered some.
     pub has_slots: bool,
-    /// Whether the answer to the set-up has offered to take part in trees.
-    pub offers_trees: bool,
     /// Its part in them, if it has one.
     pub branch: Option<Box<Branch>>,
+    /// The envelope under way has waited: it is not what the host has just handed over.
+    pub has_waited: bool,
     /// When it came up.
     pub since: Millis,
     /// Copies that it has delivered.

@@ -85,8 +85,9 @@ struct Refusal {
     counter: Counter,
 }
 
+/// Nobody reads it: only a report that asks is recognised when it comes back.
 fn report_id(rng: &mut Rng) -> String {
-    format!("dmucr-{}", rng.u32(..))
+    (0..6).map(|_| rng.alphanumeric()).collect()
 }
 
 /// What a report says beside how far the link has come.
@@ -369,8 +370,8 @@ impl Replica {
             asked: None,
             repeat: Some(now + silence::AGAIN),
             has_slots: false,
-            offers_trees: self.offer_trees().is_some(),
             branch: None,
+            has_waited: false,
             since: now,
             copies: 0,
             stanzas: 2,
@@ -485,7 +486,7 @@ impl Replica {
         element: &Element<Incoming>,
     ) -> Actions {
         #[cfg(feature = "planted-faults")]
-        crate::planted::envelope(from, element.attr("seq"));
+        crate::planted::envelope(from, ops::place(element, id));
         let mut out = Vec::new();
         let taken = match element.name.as_str() {
             "resume" => self.resume(now, from, element, &mut out),
@@ -510,8 +511,7 @@ impl Replica {
         element: &Element<Incoming>,
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
-        let epoch = ops::epoch(element).ok_or(MALFORMED)?;
-        let seq = element.attr("seq").and_then(indexes::long).ok_or(MALFORMED)?;
+        let (epoch, seq) = ops::place(element, id).ok_or(MALFORMED)?;
         if self.closed {
             return Err(UNKNOWN_EPOCH);
         }
@@ -596,7 +596,8 @@ impl Replica {
         out: &mut Vec<Action>,
     ) {
         let mut ended: HashSet<Arc<str>> = HashSet::new();
-        let link_waits = self.links.get(room).is_some_and(|link| link.branch.is_some());
+        let link_waits =
+            self.links.get(room).is_some_and(|link| link.branch.is_some() || link.has_waited);
         for (what, set) in deliveries {
             let Some(link) = self.links.get_mut(room) else { continue };
             if !ended.is_empty() {

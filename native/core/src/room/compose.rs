@@ -408,7 +408,8 @@ impl<'a> Composer<'a> {
                 _ => {}
             }
         }
-        let mut body = Element::new("envelope").with("epoch", &self.link.epoch).with("seq", seq);
+        // Its place stands in the id.
+        let mut body = Element::new("envelope");
         if self.link.refusals > 0 {
             body = body.with("refusals", self.link.refusals);
         }

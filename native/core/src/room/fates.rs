@@ -6,11 +6,11 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::domain::{Hold, State, is_full};
-use super::link::{self, Delivery, Fate, Link};
+use super::link::{Delivery, Fate, Link};
 use super::session::{Seat, Sessions};
 use super::setup::CONTROL_BYTES;
 use super::{Bounce, Room};
-use crate::ops::{Refused, Report};
+use crate::ops::{Refused, Report, parse_envelope_id};
 use crate::{Action, Actions, Counter, Element, Incoming, Millis, Payload};
 
 /// Time after which a session that the room did not remove on [`Action::Fail`] is served plainly.
@@ -141,7 +141,7 @@ impl Room {
     pub fn bounced(&mut self, now: Millis, domain: &str, id: &str, how: Bounce) -> Actions {
         let mut out = Vec::new();
         if let Some(&number) = self.by_name.get(domain)
-            && let Some((epoch, seq)) = link::parse_id(id)
+            && let Some((epoch, seq)) = parse_envelope_id(id)
         {
             self.stir(number);
             match seq {

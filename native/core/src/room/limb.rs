@@ -103,6 +103,11 @@ impl Limb {
         self.parked.is_some()
     }
 
+    /// Whether it lies in this stream, and not in one that was before it.
+    pub fn is_in(&self, stream: &SharedStream) -> bool {
+        Arc::ptr_eq(&self.stream, stream)
+    }
+
     /// The envelope of link sequence number `seq`, which was the last, says that it leaves the stream.
     pub fn leave(&mut self, seq: u64) {
         let mut stream = lock(&self.stream);

@@ -9,6 +9,7 @@ use super::limb::Limb;
 use super::slots::Slots;
 use crate::audience::{Audience, Class, Scope};
 use crate::config::Share;
+use crate::ops::envelope_id;
 use crate::{Element, Millis, Options, Payload};
 
 /// What became of an envelope that has not been acknowledged.
@@ -190,7 +191,7 @@ impl Link {
 
     /// Id of the stanza that carries an envelope.
     pub fn id(&self, seq: u64) -> String {
-        format!("{ID_PREFIX}{}.{seq}", self.epoch)
+        envelope_id(&self.epoch, seq)
     }
 
     /// Id of a question for resumption: no envelope has that number.
@@ -301,17 +302,4 @@ impl Link {
     pub fn is_decided(&self) -> bool {
         self.sent.iter().all(|sent| sent.fate.is_some())
     }
-}
-
-const ID_PREFIX: &str = "dmuc-";
-
-/// Reads an envelope's id: epoch and link sequence.
-pub(super) fn parse_id(id: &str) -> Option<(&str, u64)> {
-    let (epoch, seq) = id.strip_prefix(ID_PREFIX)?.rsplit_once('.')?;
-    Some((epoch, crate::indexes::long(seq)?))
-}
-
-/// Whether a stanza's id is that of an envelope: a cheap test before [`crate::Room::bounced`].
-pub fn is_envelope_id(id: &str) -> bool {
-    parse_id(id).is_some()
 }

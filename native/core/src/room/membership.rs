@@ -48,30 +48,46 @@ impl Room {
         self.watch(number);
     }
 
-    /// A link lies in the stream no more.
-    pub(super) fn cut_off(&mut self, now: Millis, number: usize, out: &mut Vec<Action>) {
+    /// A link that lies in a stream which is no more leaves it: it has been held, or the room has another
+    /// stream or none.
+    pub(super) fn cut_off(
+        &mut self,
+        now: Millis,
+        trees: &mut Trees,
+        number: usize,
+        out: &mut Vec<Action>,
+    ) {
         let domain = &mut self.domains[number];
-        match &mut domain.state {
-            State::Linked(link) if link.limb.as_ref().is_some_and(|l| l.leaving().is_none()) => {
-                let mut composer = Composer::new(link, &domain.name, &self.shared, now);
-                composer.tree(TreeOp::Alone);
-                out.extend(composer.finish());
-                let seq = link.next_seq - 1;
-                if let Some(limb) = &mut link.limb {
-                    limb.leave(seq);
-                }
-                self.watch(number);
-            }
-            _ => {}
+        let State::Linked(link) = &mut domain.state else { return };
+        let is_old = |limb: &Limb| {
+            let current = trees.grown.as_ref().map(|grown| &grown.stream);
+            limb.leaving().is_none() && current.is_none_or(|stream| !limb.is_in(stream))
+        };
+        if !link.limb.as_deref().is_some_and(is_old) {
+            return;
         }
+        let mut composer = Composer::new(link, &domain.name, &self.shared, now);
+        composer.tree(TreeOp::Alone);
+        out.extend(composer.finish());
+        let seq = link.next_seq - 1;
+        if let Some(limb) = &mut link.limb {
+            limb.leave(seq);
+        }
+        // As with `join_stream`.
+        trees.stale.insert(number);
+        self.watch(number);
     }
 
-    /// Whether there is nothing to do for [`Self::join_stream`] and [`Self::park_deserted`].
+    /// Whether there is nothing to do for [`Self::cut_off`], [`Self::join_stream`] and
+    /// [`Self::park_deserted`].
     pub(super) fn is_in_stream(&self, trees: &Trees, number: usize) -> bool {
         let State::Linked(link) = &self.domains[number].state else { return true };
         match &link.limb {
             None => trees.grown.is_none() || link.trees.is_none() || link.ended,
-            Some(limb) if limb.leaving().is_none() => !link.is_deserted() || limb.is_parked(),
+            Some(limb) if limb.leaving().is_none() => {
+                trees.grown.as_ref().is_some_and(|grown| limb.is_in(&grown.stream))
+                    && (!link.is_deserted() || limb.is_parked())
+            }
             Some(limb) => {
                 let oldest = link.sent.front().map(|sent| sent.seq);
                 oldest.zip(limb.leaving()).is_some_and(|(oldest, seq)| oldest <= seq)

@@ -32,7 +32,6 @@ use fastrand::Rng;
 
 use self::compose::{Composer, RoomSequence};
 use self::domain::{Domain, State};
-pub use self::link::is_envelope_id;
 use self::put_out::PutOut;
 use self::session::{Seat, Sessions};
 use self::setup::random_name;

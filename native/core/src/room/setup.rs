@@ -337,6 +337,9 @@ fn escaped(jid: &str) -> String {
     jid.replace('&', "&amp;").replace('\'', "&apos;").replace('<', "&lt;")
 }
 
+/// Letters and digits of a name: 65 bits, and it is in every envelope.
+const NAME: usize = 11;
+
 pub(super) fn random_name(rng: &mut Rng) -> String {
-    (0..16).map(|_| rng.alphanumeric()).collect()
+    (0..NAME).map(|_| rng.alphanumeric()).collect()
 }

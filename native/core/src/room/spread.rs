@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use super::Room;
 use super::compose::{Composer, Ready};
 use super::domain::{Domain, State};
-use super::limb::lock;
+use super::limb::{SharedStream, lock};
 use super::link::{Delivery, Link, Sent, Stance, Traffic};
 use super::setup::CONTROL_BYTES;
 use super::trees::{Grown, Trees};
@@ -72,10 +72,10 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Whether it gets casts of a class.
-    fn takes(&self, class: Class) -> bool {
+    /// Whether it gets casts of a class of this stream.
+    fn takes(&self, stream: &SharedStream, class: Class) -> bool {
         let limb = self.peek().and_then(|link| link.limb.as_ref());
-        !self.is_over && limb.is_some_and(|limb| limb.takes(class))
+        !self.is_over && limb.is_some_and(|limb| limb.is_in(stream) && limb.takes(class))
     }
 }
 
@@ -330,7 +330,8 @@ fn choose(
     let mut alike = [0; SCOPES.len()];
     for (domain, desk) in desks.iter().enumerate() {
         let part = ready.next_if(|(_, part)| part.domain == domain);
-        let Some(desk) = desk.as_ref().filter(|desk| desk.takes(class)) else { continue };
+        let takes = |desk: &&Desk<'_>| desk.takes(&grown.stream, class);
+        let Some(desk) = desk.as_ref().filter(takes) else { continue };
         let link = desk.peek()?;
         if !Composer::fits(link, payload) {
             return None;

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Room;
 use super::domain::State;
-use super::limb::SharedStream;
+use super::limb::{SharedStream, lock};
 use super::link::Link;
 use super::reach::Reach;
 use super::setup::random_name;
@@ -63,6 +63,7 @@ impl std::fmt::Debug for Trees {
 pub(super) struct Grown {
     pub stream: SharedStream,
     pub epoch: String,
+    since: Millis,
     /// Of each class. Domains are known by their numbers.
     pub parents: [Parents; 2],
     /// Whom relays may pass casts on to, whether they are to or not.
@@ -71,6 +72,17 @@ pub(super) struct Grown {
     pub missed: (Millis, usize),
     /// Until then casts go to each domain directly.
     pub direct_until: Option<Millis>,
+}
+
+impl Grown {
+    /// When it is time for another key; at once if it has signed enough.
+    fn ends(&self, options: &TreeOptions) -> Millis {
+        let newest = lock(&self.stream).newest();
+        match newest.anonymous.max(newest.full) >= options.key_casts {
+            true => self.since,
+            false => self.since + options.key_age,
+        }
+    }
 }
 
 impl Trees {
@@ -167,31 +179,20 @@ impl Room {
         let may_show = trees.may_show || self.shows_jids(now, is_shown, &mut trees.shown);
         let wants = options.mode.wants(trees.grown.is_some(), able, may_show);
         let wants = wants && !self.closed;
-        if !wants && let Some(grown) = trees.grown.take() {
+        if !wants && trees.grown.take().is_some() {
             log::info!("{}: casts go to each domain again", self.jid);
-            for number in 0..self.domains.len() {
-                self.cut_off(now, number, out);
-            }
-            drop(grown);
-            trees.stale = (0..self.domains.len()).collect();
+            stale = (0..self.domains.len()).collect();
+        }
+        let is_worn = |grown: &Grown| grown.ends(&options) <= now;
+        if trees.grown.as_ref().is_some_and(is_worn) {
+            log::debug!("{}: a new key signs casts", self.jid);
+            trees.grown = None;
+            self.plant(now, &mut trees);
+            stale = (0..self.domains.len()).collect();
         }
         if wants && trees.grown.is_none() {
             log::info!("{}: casts go by trees of {able} domains", self.jid);
-            let epoch = random_name(&mut self.rng);
-            let secret = trees.key("stream", &epoch);
-            // What is not acknowledged is kept with the links.
-            let limits = StreamLimits { casts: 0, bytes: 0, ..StreamLimits::default() };
-            let stream = RoomStream::new(&self.jid, &epoch, &secret, limits);
-            let shape = Shape { fanout: options.fanout, ..Shape::default() };
-            let parents = [Parents::new(shape), Parents::new(shape)];
-            trees.grown = Some(Grown {
-                stream: Arc::new(Mutex::new(stream)),
-                epoch,
-                parents,
-                reach: Reach::default(),
-                missed: (now, 0),
-                direct_until: None,
-            });
+            self.plant(now, &mut trees);
             stale = (0..self.domains.len()).collect();
         }
         if let Some(grown) = &mut trees.grown {
@@ -200,6 +201,7 @@ impl Room {
             }
         }
         for number in &stale {
+            self.cut_off(now, &mut trees, *number, out);
             self.join_stream(now, &mut trees, *number, out);
         }
         for number in &stale {
@@ -208,6 +210,9 @@ impl Room {
         self.assign_moved(now, &mut trees, stale, out);
         if let Some(at) = trees.pardon {
             self.alarm.by(at);
+        }
+        if let Some(grown) = &trees.grown {
+            self.alarm.by(grown.ends(&options));
         }
         self.trees = Some(trees);
     }
@@ -263,5 +268,24 @@ impl Room {
             }
         }
         *is_shown
+    }
+
+    /// A new stream, in which no link lies yet, and trees without members.
+    fn plant(&mut self, now: Millis, trees: &mut Trees) {
+        let epoch = random_name(&mut self.rng);
+        let secret = trees.key("stream", &epoch);
+        // What is not acknowledged is kept with the links.
+        let limits = StreamLimits { casts: 0, bytes: 0, ..StreamLimits::default() };
+        let stream = RoomStream::new(&self.jid, &epoch, &secret, limits);
+        let shape = Shape { fanout: trees.options.fanout, ..Shape::default() };
+        trees.grown = Some(Grown {
+            stream: Arc::new(Mutex::new(stream)),
+            epoch,
+            since: now,
+            parents: [Parents::new(shape), Parents::new(shape)],
+            reach: Reach::default(),
+            missed: (now, 0),
+            direct_until: None,
+        });
     }
 }

@@ -176,6 +176,11 @@ impl<P: Clone, E> Merge<P, E> {
         self.thrown
     }
 
+    /// Bytes of the casts that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn takes(&self, class: Class) -> bool {
         class == Class::Anonymous || self.has_full
     }
@@ -290,6 +295,11 @@ impl<P: Clone, E> Merge<P, E> {
         self.forget();
         self.watch(now);
         Some(Next::Envelope(content))
+    }
+
+    /// The envelopes that wait, when this link leaves the stream: they come after nothing any more.
+    pub fn rest(&mut self) -> impl Iterator<Item = E> + use<P, E> {
+        std::mem::take(&mut self.envelopes).into_iter().map(|envelope| envelope.content)
     }
 
     /// Whether the next cast of this class is there, and everything that comes before it.

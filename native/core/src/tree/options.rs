@@ -12,6 +12,10 @@ pub(crate) struct TreeOptions {
     pub fanout: usize,
     /// At a replica: most children that it passes casts on to, for each class of a room.
     pub children: u64,
+    /// Milliseconds after which a room makes a new key, and with it a new epoch of its stream.
+    pub key_age: u64,
+    /// Casts of a class after which it does.
+    pub key_casts: u64,
 }
 
 impl TreeOptions {
@@ -23,6 +27,12 @@ impl TreeOptions {
             least => Mode::From(least),
         };
         let fanout = size(options.tree_fanout());
-        TreeOptions { mode, fanout, children: options.tree_children() }
+        TreeOptions {
+            mode,
+            fanout,
+            children: options.tree_children(),
+            key_age: options.tree_key_age(),
+            key_casts: options.tree_key_casts(),
+        }
     }
 }

@@ -73,10 +73,16 @@ impl Case {
 
     /// Broadcasts in a round: many where each is small, since the scheduler's account of so short
     /// a time is coarse.
-    pub fn broadcasts(k: usize) -> u32 {
-        u32::try_from((50_000 / k.max(1)).clamp(50, 100)).unwrap_or(50)
+    pub fn broadcasts(k: usize, quick: bool) -> u32 {
+        match quick {
+            true => LEAST,
+            false => u32::try_from(50_000 / k.max(1)).unwrap_or(LEAST).clamp(LEAST, 2 * LEAST),
+        }
     }
 }
+
+/// Broadcasts in a round, at least.
+const LEAST: u32 = 50;
 
 /// What is typed for it.
 pub fn name(value: &impl ValueEnum) -> String {

@@ -142,7 +142,7 @@ impl Arguments {
                     if !own.is_empty() {
                         contests.push((
                             pairing,
-                            Setup { collector, stock_limits, ..self.setup },
+                            Setup { collector, stock_limits, quick: self.quick, ..self.setup },
                             own,
                         ));
                     }
@@ -157,9 +157,8 @@ impl Arguments {
         let sizes = |case: &Case| -> Vec<usize> {
             match (&*self.k, case.is_storm(), self.quick) {
                 ([], ..) if case.is_limited() => vec![300],
-                ([], true, true) => vec![30],
+                ([], _, true) => vec![30],
                 ([], true, false) => vec![500],
-                ([], false, true) => vec![50],
                 ([], false, false) => vec![2, 10, 100, 1000],
                 (k, ..) => k.iter().map(|&k| k.into()).collect(),
             }

@@ -30,6 +30,9 @@ pub struct Setup {
     /// The rate limits that the servers come with; else none.
     #[arg(skip)]
     pub stock_limits: bool,
+    /// Fewer broadcasts and shorter waits.
+    #[arg(skip)]
+    pub quick: bool,
 }
 
 /// A mode of the garbage collector of Lua, as Prosody's option `gc` names it.
@@ -56,6 +59,7 @@ impl Default for Setup {
             spread: 1,
             collector: None,
             stock_limits: false,
+            quick: false,
         }
     }
 }

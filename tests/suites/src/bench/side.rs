@@ -16,6 +16,9 @@ use crate::scene::Pairing;
 /// After this without a stanza everything has arrived.
 const STILL: Duration = Duration::from_millis(400);
 
+/// The same where figures are rough anyway: each round waits three times.
+const STILL_QUICK: Duration = Duration::from_millis(150);
+
 /// A limited server reads what it may read in a second or less at once.
 const STILL_LIMITED: Duration = Duration::from_secs(2);
 
@@ -42,6 +45,7 @@ pub struct Round {
 /// Primary `a`, replica `b`, and for residents elsewhere `c`; with users.
 pub struct Side {
     fanout: Fanout,
+    quick: bool,
     /// After so long without a stanza everything has arrived.
     still: Duration,
     pub(super) lab: Lab,
@@ -82,9 +86,15 @@ impl Side {
         };
         match users.await {
             Ok((owner, residents, remote)) => {
-                let still = if setup.stock_limits { STILL_LIMITED } else { STILL };
+                let quick = setup.quick;
+                let still = match setup.stock_limits {
+                    true => STILL_LIMITED,
+                    false if quick => STILL_QUICK,
+                    false => STILL,
+                };
                 let (rooms, marks) = (0, 0);
-                let mut side = Self { fanout, still, lab, owner, residents, remote, rooms, marks };
+                let mut side =
+                    Self { fanout, quick, still, lab, owner, residents, remote, rooms, marks };
                 match side.negotiate(setup.spread).await {
                     Ok(()) => Ok(side),
                     Err(error) => side.lab.finish(Err(error)).await,
@@ -159,7 +169,7 @@ impl Side {
             Case::Mixed => round.last = self.day(k, &room).await?,
             Case::Limits => round.last.push(self.volley(k, &room).await?),
             _ => {
-                for _ in 0..Case::broadcasts(k) {
+                for _ in 0..Case::broadcasts(k, self.quick) {
                     round.last.push(self.broadcast(case, k, &room).await?);
                 }
             }

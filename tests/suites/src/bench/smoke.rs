@@ -116,7 +116,7 @@ fn check(row: &Row, setup: Setup, case: Case, k: usize) -> Result<()> {
         let lists = domains * (k as u64 / domains).div_ceil(most.into());
         let exactly = |stanzas| stanzas..=stanzas;
         let expected = match case {
-            Case::Message => exactly(lists * u64::from(Case::broadcasts(k))),
+            Case::Message => exactly(lists * u64::from(Case::broadcasts(k, setup.quick))),
             Case::Limits => exactly(lists * VOLLEY as u64),
             Case::Mixed => {
                 // While a guest is there, he is in the last list.
@@ -129,7 +129,7 @@ fn check(row: &Row, setup: Setup, case: Case, k: usize) -> Result<()> {
         ensure!(expected.contains(&link_stanzas), "{link_stanzas} stanzas, not {expected:?}");
     }
     if case == Case::Message {
-        let envelopes = u64::from(setup.spread) * u64::from(Case::broadcasts(k));
+        let envelopes = u64::from(setup.spread) * u64::from(Case::broadcasts(k, setup.quick));
         let links = dmuc.link_stanzas;
         ensure!(links >= envelopes, "{links} stanzas with dmuc, and {envelopes} envelopes");
     }
@@ -144,7 +144,7 @@ fn check(row: &Row, setup: Setup, case: Case, k: usize) -> Result<()> {
 /// Stanzas for the remote users. What the guests of a day get is left to the servers.
 fn copies(row: &Row, case: Case, k: u64) -> Option<u64> {
     match case {
-        Case::Message | Case::Presence => Some(k * u64::from(Case::broadcasts(k as usize))),
+        Case::Message | Case::Presence => Some(k * u64::from(Case::broadcasts(k as usize, false))),
         Case::Limits => Some(k * VOLLEY as u64),
         Case::Mixed => None,
         Case::Joins | Case::JoinsHistory | Case::JoinsBurst => {
