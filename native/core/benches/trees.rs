@@ -75,7 +75,9 @@ fn main() {
     let mut churn = Figures::default();
     for n in 0..20 {
         let relays = world.relays();
-        let gone: Vec<u32> = (0..5).map(|k| relays[(n * 31 + k * 7919) % relays.len()]).collect();
+        // There are none for a while when casts go to each directly.
+        let nth = |k: usize| (n * 31 + k * 7919) % relays.len().max(1);
+        let gone: Vec<u32> = (0..5).filter_map(|k| relays.get(nth(k)).copied()).collect();
         world.vanish(&gone);
         let who = world.living()[n * 149];
         churn.merge(world.play(Act::Say, &[who], 0, 0));
@@ -149,23 +151,23 @@ fn cost() {
         };
         let made = tags();
         let signature = key.sign(&stream, &cast, &made);
-        each(&format!("make {barriers} barriers"), 200, || {
+        each(&format!("make {barriers} barriers"), 20, || {
             black_box(tags());
         });
-        each(&format!("sign a cast with {barriers}"), 200, || {
+        each(&format!("sign a cast with {barriers}"), 20, || {
             black_box(key.sign(&stream, black_box(&cast), &made));
         });
-        each(&format!("check its signature, {barriers} barriers"), 200, || {
+        each(&format!("check its signature, {barriers} barriers"), 20, || {
             assert!(lock.fits(&stream, black_box(&cast), &made, &signature));
         });
-        each(&format!("look for the own one among {barriers}"), 200, || {
+        each(&format!("look for the own one among {barriers}"), 20, || {
             black_box(links[63].find(&stream, cast.class, cast.number, black_box(&made)));
         });
     }
     let stanza = b"<message from='square@conference.a.test/Anne' type='groupchat' id='kit-2'>\
         <stanza-id xmlns='urn:xmpp:sid:0' by='square@conference.a.test' id='1'/>\
         <body>Hello, everybody. Is there anything new that I should know about?</body></message>";
-    each("canonical form of a message", 200, || assert!(canonical(black_box(stanza)).is_ok()));
+    each("canonical form of a message", 20, || assert!(canonical(black_box(stanza)).is_ok()));
     const SERVERS: usize = 1000;
     let rooms = [
         ("no trees at this host", Primary::linked(2 * SERVERS, SERVERS)),
@@ -173,17 +175,20 @@ fn cost() {
         ("with trees", Primary::grown(2 * SERVERS, SERVERS)),
     ];
     println!("a message to 1000 servers with two occupants each, by server:");
-    for (name, mut primary) in rooms {
-        let sessions = primary.sessions.clone();
-        let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
-        let mut took = Vec::new();
-        for _ in 0..101 {
+    // In turns, so that what else the machine does is the same for all.
+    let mut rooms = rooms.map(|(name, primary)| (name, primary, u64::MAX));
+    for _ in 0..101 {
+        for (_, primary, least) in &mut rooms {
+            let sessions = primary.sessions.clone();
+            let to: Vec<&str> = sessions.iter().map(String::as_str).collect();
             let start = Instant::now();
             black_box(primary.broadcast(&to, TO_ALL));
-            took.push(start.elapsed().as_nanos() as u64 / SERVERS as u64);
+            *least = (*least).min(start.elapsed().as_nanos() as u64 / SERVERS as u64);
             primary.acknowledge();
         }
-        println!("{name:40} {:>10}", quantile(&took, 0.0));
+    }
+    for (name, _, least) in rooms {
+        println!("{name:40} {least:>10}");
     }
 }
 
@@ -194,6 +199,6 @@ fn each(name: &str, times: u32, mut work: impl FnMut()) {
         (0..times).for_each(|_| work());
         start.elapsed().as_nanos() as u64 / u64::from(times)
     };
-    let took: Vec<u64> = std::iter::repeat_with(batch).take(21).collect();
+    let took: Vec<u64> = std::iter::repeat_with(batch).take(301).collect();
     println!("{name:40} {:>10}", quantile(&took, 0.0));
 }

@@ -336,3 +336,29 @@ mod planted {
         println!("Epoch: found: {why}");
     }
 }
+
+#[test]
+fn who_enters_while_the_module_is_off_is_not_disturbed_when_it_is_loaded() {
+    use Step::*;
+    let steps = [
+        Join(0, 0),
+        Join(1, 0),
+        Join(50, 1),
+        Up(0, 2),
+        Leave(0),
+        Unload(0),
+        // The room lets him in over a link that is no more.
+        Join(188, 0),
+        Down(0, 1),
+        Load(0),
+        Down(0, 4),
+        Up(0, 3),
+        Say(32),
+        Unload(0),
+        Load(0),
+        Leave(0),
+        Join(0, 0),
+    ];
+    let world = live(&steps, 0, &options());
+    assert_eq!(world.verdict(), Ok(()));
+}

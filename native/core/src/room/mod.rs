@@ -449,8 +449,12 @@ impl Room {
         self.give(now, out)
     }
 
-    fn send_plain(&self, payload: &Payload, to: &str, out: &mut Vec<Action>) {
+    fn send_plain(&mut self, payload: &Payload, to: &str, out: &mut Vec<Action>) {
         self.shared.counters.add(Counter::CopiesPlain, 1);
+        // It comes back if nobody is there.
+        if let Some(session) = self.sessions.find_mut(to) {
+            session.served = false;
+        }
         if let Some(Action::Plain { payload: last, to: list }) = out.last_mut()
             && last.id() == payload.id()
         {

@@ -77,7 +77,11 @@ impl Room {
         if let State::Linked(link) = &domain.state
             && *link.epoch == *epoch
         {
-            self.split(now, number, "it cannot be told how far the room is", out);
+            let reason = match how {
+                Bounce::Refused => "an envelope was refused",
+                Bounce::Unknown => "the stream is broken",
+            };
+            self.split(now, number, reason, out);
         } else if let State::Held(Hold { link, split: Some(_), .. }) = &domain.state
             && *link.epoch == *epoch
             && how == Bounce::Refused

@@ -330,8 +330,9 @@ fn choose(
     let mut alike = [0; SCOPES.len()];
     for (domain, desk) in desks.iter().enumerate() {
         let part = ready.next_if(|(_, part)| part.domain == domain);
-        let takes = |desk: &&Desk<'_>| desk.takes(&grown.stream, class);
-        let Some(desk) = desk.as_ref().filter(takes) else { continue };
+        let Some(desk) = desk.as_ref().filter(|desk| desk.takes(&grown.stream, class)) else {
+            continue;
+        };
         let link = desk.peek()?;
         if !Composer::fits(link, payload) {
             return None;

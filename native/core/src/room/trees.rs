@@ -277,7 +277,8 @@ impl Room {
         // What is not acknowledged is kept with the links.
         let limits = StreamLimits { casts: 0, bytes: 0, ..StreamLimits::default() };
         let stream = RoomStream::new(&self.jid, &epoch, &secret, limits);
-        let shape = Shape { fanout: trees.options.fanout, ..Shape::default() };
+        let shape =
+            Shape { fanout: TreeOptions::of(&self.shared.config).fanout, ..Shape::default() };
         trees.grown = Some(Grown {
             stream: Arc::new(Mutex::new(stream)),
             epoch,

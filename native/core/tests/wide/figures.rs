@@ -100,7 +100,7 @@ pub fn len(body: &Element<Payload>) -> usize {
 
 /// The same without what is carried.
 pub fn markup<P>(body: &Element<P>) -> usize {
-    let carrier = "<message type='normal' from='' to='' id='dmuc-0123456789abcdef.1000'></message>";
+    let carrier = "<message from='' to='' id='0123456789a.1000'></message>";
     carrier.len()
         + ROOM.len()
         + "s1000.test".len()
