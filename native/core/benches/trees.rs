@@ -75,9 +75,12 @@ fn main() {
     let mut churn = Figures::default();
     for n in 0..20 {
         let relays = world.relays();
-        let gone: Vec<u32> = (0..5).map(|k| relays[(n * 31 + k * 7919) % relays.len()]).collect();
+        // There are none for a while when casts go to each directly.
+        let nth = |k: usize| (n * 31 + k * 7919) % relays.len().max(1);
+        let gone: Vec<u32> = (0..5).filter_map(|k| relays.get(nth(k)).copied()).collect();
         world.vanish(&gone);
-        let who = world.living()[n * 149];
+        let living = world.living();
+        let who = living[n * 149 % living.len()];
         churn.merge(world.play(Act::Say, &[who], 0, 0));
         let coming: Vec<u32> = (come..come + 10).collect();
         come += 10;

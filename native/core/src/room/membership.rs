@@ -53,7 +53,7 @@ impl Room {
     pub(super) fn cut_off(
         &mut self,
         now: Millis,
-        trees: &Trees,
+        trees: &mut Trees,
         number: usize,
         out: &mut Vec<Action>,
     ) {
@@ -73,10 +73,13 @@ impl Room {
         if let Some(limb) = &mut link.limb {
             limb.leave(seq);
         }
+        // As with `join_stream`.
+        trees.stale.insert(number);
         self.watch(number);
     }
 
-    /// Whether there is nothing to do for [`Self::join_stream`] and [`Self::park_deserted`].
+    /// Whether there is nothing to do for [`Self::cut_off`], [`Self::join_stream`] and
+    /// [`Self::park_deserted`].
     pub(super) fn is_in_stream(&self, trees: &Trees, number: usize) -> bool {
         let State::Linked(link) = &self.domains[number].state else { return true };
         match &link.limb {

@@ -198,7 +198,7 @@ impl Room {
             }
         }
         for number in &stale {
-            self.cut_off(now, &trees, *number, out);
+            self.cut_off(now, &mut trees, *number, out);
             self.join_stream(now, &mut trees, *number, out);
         }
         for number in &stale {
