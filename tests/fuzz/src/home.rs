@@ -25,6 +25,8 @@ pub struct Home {
     pub wake: Option<Millis>,
     pub people: People,
     sessions: BTreeSet<String>,
+    /// Stanzas that may yet be replayed, which are then told by their bytes alone.
+    ends: BTreeSet<Vec<u8>>,
     seed: u64,
 }
 
@@ -70,6 +72,11 @@ pub fn config() -> Config {
     }
 }
 
+/// Whether who gets this is out of the room.
+fn is_end(facts: Facts) -> bool {
+    facts.is_own_end() || facts.is_presence() && facts.is_error()
+}
+
 /// Whether a record says that the room has let the session in, and that it has not left.
 fn is_in(record: &str) -> bool {
     let stays = record.split_once('/').map_or("", |(stays, _)| stays);
@@ -97,6 +104,7 @@ impl Home {
             wake: None,
             people: People::default(),
             sessions: BTreeSet::new(),
+            ends: BTreeSet::new(),
             seed: 1,
         }
     }
@@ -168,6 +176,13 @@ impl Home {
         self.carry_out(actions, Some((from, body)))
     }
 
+    /// What may be delivered later than it came.
+    fn remember(&mut self, body: &Element<Incoming>) {
+        let payloads = body.children.iter().filter_map(|child| child.payload.as_ref());
+        let ends = payloads.filter(|payload| is_end(payload.facts));
+        self.ends.extend(ends.filter_map(|end| end.packed.as_deref()).map(<[u8]>::to_vec));
+    }
+
     /// An envelope arrives.
     pub fn envelope(
         &mut self,
@@ -176,6 +191,7 @@ impl Home {
         id: &str,
         body: &Element<Incoming>,
     ) -> Vec<Said> {
+        self.remember(body);
         let had: BTreeSet<&String> = self
             .sessions
             .iter()
@@ -185,22 +201,24 @@ impl Home {
         let actions = self.replica.envelope(now, from, id, body);
         let spent = heap::spent() - spent;
         assert!(spent < MOST_WORK, "{spent} bytes of work for one envelope");
-        let mut last: BTreeMap<&str, Facts> = BTreeMap::new();
+        let mut last: BTreeMap<&str, bool> = BTreeMap::new();
         for action in &actions.list {
-            let (to, facts) = match action {
+            let (to, is_end) = match action {
                 Action::Deliver { op, to } => {
-                    (to, body.children[*op].payload.as_ref().map(|payload| payload.facts))
+                    let payload = body.children[*op].payload.as_ref();
+                    (to, payload.is_some_and(|payload| is_end(payload.facts)))
                 }
-                Action::Replay { to, .. } => (to, None),
+                Action::Replay { to, stanzas } => {
+                    (to, stanzas.last().is_some_and(|stanza| self.ends.contains(&**stanza)))
+                }
                 _ => continue,
             };
             for to in to {
                 assert!(had.contains(&to.to_string()), "{to} has not asked");
-                last.insert(to, facts.unwrap_or_default());
+                last.insert(to, is_end);
             }
         }
-        for (session, facts) in last {
-            let is_end = facts.is_own_end() || facts.is_presence() && facts.is_error();
+        for (session, is_end) in last {
             let has = self.replica.consent(from, session).is_some();
             assert!(
                 has || is_end,
@@ -227,6 +245,7 @@ impl Home {
         body: &Element<Incoming>,
         xml: &[u8],
     ) -> (usize, Vec<Said>) {
+        self.remember(body);
         let spent = heap::spent();
         let actions = self.replica.cast(now, from, body, xml);
         let spent = heap::spent() - spent;
