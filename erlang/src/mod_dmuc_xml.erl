@@ -21,6 +21,7 @@
 -define(ITEM_JID, (1 bsl 8)).
 -define(NICK, (1 bsl 9)).
 -define(MUC_X, (1 bsl 10)).
+-define(NOT_REACHED, (1 bsl 11)).
 
 %%%===================================================================
 %%% Reading
@@ -28,6 +29,8 @@
 
 %% What the core has to know of a stanza.
 -spec facts(stanza()) -> mod_dmuc_nif:facts().
+facts(#presence{type = error, from = From, sub_els = Els} = Pkt) ->
+    ?PRESENCE bor ?ERROR bor nick(From) bor muc(Els, 0) bor reached(xmpp:get_error(Pkt));
 facts(#presence{type = Type, from = From, sub_els = Els}) ->
     ?PRESENCE bor presence_type(Type) bor nick(From) bor muc(Els, 0);
 facts(#message{type = Type, from = From, sub_els = Els}) ->
@@ -38,7 +41,6 @@ facts(#iq{type = Type, from = From}) ->
 -spec presence_type(atom()) -> mod_dmuc_nif:facts().
 presence_type(available) -> 0;
 presence_type(unavailable) -> ?UNAVAILABLE;
-presence_type(error) -> ?ERROR;
 presence_type(_) -> ?OTHER.
 
 -spec message_type(atom()) -> mod_dmuc_nif:facts().
@@ -48,6 +50,14 @@ message_type(Type) -> error_type(Type).
 -spec error_type(atom()) -> mod_dmuc_nif:facts().
 error_type(error) -> ?ERROR;
 error_type(_) -> 0.
+
+%% Whether an error says that the room has not been reached: then it is not the room's.
+-spec reached(stanza_error() | undefined) -> mod_dmuc_nif:facts().
+reached(#stanza_error{reason = Reason})
+  when Reason == 'remote-server-not-found'; Reason == 'remote-server-timeout' ->
+    ?NOT_REACHED;
+reached(_) ->
+    0.
 
 -spec nick(jid() | undefined) -> mod_dmuc_nif:facts().
 nick(#jid{lresource = R}) when R /= <<>> -> ?NICK;

@@ -81,18 +81,23 @@ facts_of_presences() ->
     ?assertEqual(1 bor (1 bsl 2) bor (1 bsl 7) bor (1 bsl 9),
                  F(unavailable, [#muc_user{items = [Item], destroy = #muc_destroy{}}])),
     ?assertEqual(1 bor (2 bsl 2) bor (1 bsl 9), F(error, [])),
+    ?assertEqual(1 bor (2 bsl 2) bor (1 bsl 9), F(error, [xmpp:err_conflict()])),
+    ?assertEqual(1 bor (2 bsl 2) bor (1 bsl 9) bor (1 bsl 11),
+                 F(error, [xmpp:err_remote_server_timeout()])),
     ?assertEqual(1 bor (3 bsl 2) bor (1 bsl 9), F(subscribe, [])),
     ?assertEqual(1 bor (1 bsl 9) bor (1 bsl 10), F(available, [#muc{}])).
 
 %% What came over a stream is not decoded.
 facts_of_raw_presences() ->
     lists:foreach(
-      fun(Els) ->
-              Pkt = occupant(available, Els),
+      fun({Type, Els}) ->
+              Pkt = occupant(Type, Els),
               Raw = xmpp:decode(xmpp:encode(Pkt), ?NS_CLIENT, [ignore_els]),
               ?assertEqual(mod_dmuc_xml:facts(Pkt), mod_dmuc_xml:facts(Raw))
-      end, [[#muc{}], [#muc_user{items = [#muc_item{jid = jid:make(<<"d">>)}],
-                                 status_codes = [110, 201]}]]),
+      end, [{available, [#muc{}]},
+            {available, [#muc_user{items = [#muc_item{jid = jid:make(<<"d">>)}],
+                                   status_codes = [110, 201]}]},
+            {error, [#muc{}, xmpp:err_remote_server_not_found()]}]),
     Broken = #xmlel{name = <<"x">>, attrs = [{<<"xmlns">>, ?NS_MUC_USER}],
                     children = [#xmlel{name = <<"status">>, attrs = [{<<"code">>, <<"x">>}]}]},
     ?assertEqual(1 bor (1 bsl 9), mod_dmuc_xml:facts(occupant(available, [Broken]))).

@@ -22,7 +22,15 @@ local kinds = { message = 0, presence = 1, iq = 2 };
 local types = { unavailable = 4, error = 8 };
 local groupchat = 16;
 local other_presence = 12;
-local code_110, code_303, destroy, item_jid, nick, muc_x = 32, 64, 128, 256, 512, 1024;
+local code_110, code_303, destroy, item_jid, nick, muc_x, not_reached = 32, 64, 128, 256, 512, 1024, 2048;
+
+local xmlns_errors = "urn:ietf:params:xml:ns:xmpp-stanzas";
+
+-- Whether an error says that the room has not been reached: then it is not the room's.
+local function is_not_reached(stanza)
+	local err = stanza:get_child("error");
+	return err and (err:get_child("remote-server-not-found", xmlns_errors) or err:get_child("remote-server-timeout", xmlns_errors));
+end
 
 local function facts(stanza)
 	local attr, tags = stanza.attr, stanza.tags;
@@ -31,6 +39,7 @@ local function facts(stanza)
 	if stanza_type then
 		if kind == 1 or stanza_type == "error" then
 			bits = bits + (types[stanza_type] or other_presence);
+			if kind == 1 and stanza_type == "error" and is_not_reached(stanza) then bits = bits + not_reached; end
 		elseif kind == 0 and stanza_type == "groupchat" then
 			bits = bits + groupchat;
 		end

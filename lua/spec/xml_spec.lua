@@ -25,6 +25,13 @@ describe("facts", function ()
 		assert.equal(1 + 12, xml.facts(st.presence { from = "r@c", type = "subscribe" }));
 	end);
 
+	it("tell errors of the room from those of servers that did not reach it", function ()
+		local join = st.presence { from = "u@b/r", to = "r@c/n" };
+		assert.equal(1 + 8 + 512, xml.facts(st.error_reply(join, "cancel", "conflict")));
+		assert.equal(1 + 8 + 512 + 2048, xml.facts(st.error_reply(join, "cancel", "remote-server-not-found")));
+		assert.equal(1 + 8 + 512 + 2048, xml.facts(st.error_reply(join, "wait", "remote-server-timeout")));
+	end);
+
 	it("count each property once, however often it is said", function ()
 		assert.equal(1 + 32 + 64 + 512, xml.facts(presence({ from = "r@c/n" }, "110", "303", "110")));
 	end);

@@ -37,6 +37,9 @@ impl Facts {
     pub const NICK: u32 = 1 << 9;
     /// `<x xmlns='http://jabber.org/protocol/muc'/>`: a join (XEP-0045 section 7.2).
     pub const MUC_X: u32 = 1 << 10;
+    /// An error with `<remote-server-not-found/>` or `<remote-server-timeout/>` (RFC 6120 sections
+    /// 8.3.3.16 and 8.3.3.17): a server says it that could not reach the room, not the room.
+    pub const NOT_REACHED: u32 = 1 << 11;
 
     fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
@@ -50,6 +53,11 @@ impl Facts {
     /// Whether `type='error'`.
     pub fn is_error(self) -> bool {
         self.0 & Self::TYPE == Self::ERROR
+    }
+
+    /// Whether it says that what was sent has not reached the room.
+    pub fn is_not_reached(self) -> bool {
+        self.is_error() && self.has(Self::NOT_REACHED)
     }
 
     /// An available presence from an occupant: the first that a session gets makes it one too.

@@ -243,3 +243,21 @@ fn what_others_pass_on_late_does_not_come_into_the_next_stay() {
     calm_down(&mut world);
     assert_eq!(world.verdict(), Ok(()));
 }
+
+#[test]
+fn what_others_pass_on_late_does_not_come_after_an_error_of_the_room() {
+    let mut world = full(0, &hasty(5000));
+    let steps = [
+        Step::Sever(3),
+        Step::Say(0),
+        Step::Pass(2000),
+        Step::Mend(3),
+        Step::Pass(19_398),
+        Step::Sever(0),
+        Step::Cut(3),
+        Step::Join(63, 0),
+    ];
+    run(&mut world, &steps);
+    calm_down(&mut world);
+    assert_eq!(world.verdict(), Ok(()));
+}

@@ -171,7 +171,7 @@ impl Replica {
         self.answered(now, jid::bare(from), session, facts);
         let room = jid::bare(from);
         if facts.is_presence()
-            && !facts.is_error()
+            && !facts.is_not_reached()
             && let Some(link) = self.links.get_mut(room).filter(|link| link.branch.is_some())
         {
             // Its primary has given this link up, for this session at least; what others may still pass
