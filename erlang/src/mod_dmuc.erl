@@ -93,6 +93,10 @@ hooks(Host) ->
      {muc_filter_presence, Host, mod_dmuc_primary, muc_filter_presence, 1},
      %% Before the modules that answer IQs: markers are for us alone.
      {muc_process_iq, Host, mod_dmuc_primary, muc_process_iq, 1},
+     {muc_process_iq, Host, mod_dmuc_form, muc_process_iq, 2},
+     {get_room_config, Host, mod_dmuc_form, get_room_config, 90},
+     {remove_room, Host, mod_dmuc_form, remove_room, 90},
+     {room_destroyed, Host, mod_dmuc_form, room_destroyed, 90},
      {leave_room, Host, mod_dmuc_primary, leave_room, 90},
      {room_destroyed, Host, mod_dmuc_primary, room_destroyed, 90},
      %% After the modules that count and before those that judge content.

@@ -5,8 +5,8 @@
 -module(mod_dmuc_nif).
 
 -export([check/0]).
--export([info/0, namespace/0, options/0, shared_new/1, shared_set/2, counters/1, is_envelope_id/1,
-         is_question_id/1, log_drain/2]).
+-export([info/0, namespace/0, options/0, shared_new/1, shared_set/2, asks_owners/1, owner_field/0,
+         counters/1, is_envelope_id/1, is_question_id/1, log_drain/2]).
 -export([columns/0, overview/1, metrics/1, room_links/2, replica_links/2, failed/1, table/1]).
 -export([sample/2, page_file/1, page_document/7]).
 -export([support_new/2, support_ask/4, support_answered/4, support_next_question/1,
@@ -16,7 +16,7 @@
          room_event_captured/3, room_event_captured_dirty/3,
          room_support/4, room_setup_result/5, room_report/4, room_bounced/5,
          room_occupants_asked/1, room_occupants/3,
-         room_unasked/3, room_tick/2, room_close/2]).
+         room_unasked/3, room_may_show_domains/2, room_tick/2, room_close/2]).
 -export([replica_new/3, replica_outgoing/5, replica_incoming/5, replica_session_closed/3,
          replica_session_lost/4,
          replica_consent/3, replica_import_consent/5, replica_unknown_sessions/3,
@@ -32,7 +32,7 @@
 
 %% What this wrapper was written against.
 -define(VERSION, <<"0.1.0">>).
--define(ABI, 8).
+-define(ABI, 9).
 -define(LOAD_RESULT, {?MODULE, load_result}).
 
 -type millis() :: non_neg_integer().
@@ -140,6 +140,12 @@ shared_new(_Options) -> ?NIF.
 
 -spec shared_set(native(), [{binary(), non_neg_integer()}]) -> ok | {error, binary()}.
 shared_set(_Shared, _Options) -> ?NIF.
+
+-spec asks_owners(native()) -> boolean().
+asks_owners(_Shared) -> ?NIF.
+
+-spec owner_field() -> {binary(), binary()}.
+owner_field() -> ?NIF.
 
 -spec columns() -> [{Name :: binary(), text | number, Meaning :: binary()}].
 columns() -> ?NIF.
@@ -255,6 +261,9 @@ room_occupants_asked(_Room) -> ?NIF.
 
 -spec room_occupants(native(), millis(), [jid()]) -> actions().
 room_occupants(_Room, _Now, _Jids) -> ?NIF.
+
+-spec room_may_show_domains(native(), boolean()) -> ok.
+room_may_show_domains(_Room, _MayShow) -> ?NIF.
 
 -spec room_unasked(native(), millis(), jid()) -> actions().
 room_unasked(_Room, _Now, _Session) -> ?NIF.

@@ -73,7 +73,8 @@ table() ->
       <<"Links that a replica accepts from one domain.">>},
      {tree_domains, int, 0, 0, 100000,
       <<"Linked domains of a room from which on its casts go by a tree, until there are less than "
-        "half as many, if its members may see real JIDs; 0: never; 1: in each room, for tests.">>},
+        "half as many, if its members may see real JIDs or its owner says so; 0: never; "
+        "1: in each room, for tests.">>},
      {tree_fanout, int, 16, 1, 1000,
       <<"Domains to which a room with a tree, and each of its relays, sends the casts of a class.">>},
      {tree_children, int, 16, 0, 1000,

@@ -73,6 +73,7 @@
 
 -type message_in() :: flush | open | reopen | tick |
                       {occupants, [ljid()]} |
+                      {may_show_domains, boolean()} |
                       {support, binary(), boolean() | unknown} |
                       {setup_result, binary(), binary(), mod_dmuc_nif:answer()} |
                       {report, binary(), mod_dmuc_nif:body()} |
@@ -160,7 +161,17 @@ from_service(_Primary, #jid{luser = <<>>, lresource = <<>>},
                  Pkt) ->
     %% mod_muc has no hook for the features of the service.
     Pkt#iq{sub_els = [Info#disco_info{features = [?NS_DMUC | Features]}]};
-from_service(Primary, #jid{luser = U} = From, Pkt) when U /= <<>> ->
+from_service(Primary, #jid{luser = U, lresource = <<>>} = From, #iq{} = IQ) when U /= <<>> ->
+    case guard(fun() -> mod_dmuc_form:answered(From, IQ) end, undefined, fun(Said) -> Said end) of
+        undefined -> ok;
+        Said -> tell(self(), {From, Said})
+    end,
+    to_session(Primary, From, IQ);
+from_service(Primary, From, Pkt) ->
+    to_session(Primary, From, Pkt).
+
+-spec to_session(#primary{}, jid(), stanza()) -> stanza() | {stop, drop}.
+to_session(Primary, #jid{luser = U} = From, Pkt) when U /= <<>> ->
     case xmpp:get_to(Pkt) of
         #jid{lresource = R} = To when R /= <<>> ->
             case get(?BYPASS) of
@@ -171,7 +182,7 @@ from_service(Primary, #jid{luser = U} = From, Pkt) when U /= <<>> ->
         _ ->
             Pkt
     end;
-from_service(_Primary, _From, Pkt) ->
+to_session(_Primary, _From, Pkt) ->
     Pkt.
 
 %% A broadcast of a room, before it is split; messages only.
@@ -357,6 +368,7 @@ open(#primary{shared = Shared, gen = Gen, server = Server} = Primary, Jid) ->
     case mod_dmuc_nif:room_new(mod_dmuc_xml:ljid(Jid), mod_dmuc:seed(),
                                crypto:strong_rand_bytes(32), Shared) of
         {ok, Handle} ->
+            mod_dmuc_nif:room_may_show_domains(Handle, mod_dmuc_form:may_show_domains(Jid)),
             gen_server:cast(Server, {room, self(), Jid, Handle}),
             keep(#room{jid = Jid, primary = Primary, handle = Handle});
         {error, Reason} ->
@@ -659,6 +671,9 @@ input(Message, #room{handle = Handle} = Room) ->
 call(open, Handle, _Now) ->
     ok = mod_dmuc_nif:room_occupants_asked(Handle),
     {undefined, []};
+call({may_show_domains, MayShow}, Handle, Now) ->
+    ok = mod_dmuc_nif:room_may_show_domains(Handle, MayShow),
+    call(tick, Handle, Now);
 call(tick, Handle, Now) ->
     mod_dmuc_nif:room_tick(Handle, Now);
 call(close, Handle, Now) ->

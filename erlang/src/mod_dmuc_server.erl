@@ -87,6 +87,7 @@ init([Host, Opts]) ->
     case mod_dmuc_nif:shared_new(mod_dmuc_opts:native(Opts)) of
         {ok, Shared} ->
             mod_dmuc_store:init(),
+            mod_dmuc_form:init(),
             _ = mnesia:subscribe(system),
             _ = mnesia:subscribe({table, dmuc_consent, detailed}),
             _ = ets:new(name(Host), [named_table, public, {write_concurrency, true}]),

@@ -1,6 +1,6 @@
 -- Finding, checking and listening to the native core.
 
-local abi = 8;
+local abi = 9;
 -- Log records of the core are drained this often, in seconds.
 local drain_interval = 1;
 

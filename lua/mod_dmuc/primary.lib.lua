@@ -8,6 +8,7 @@ local xml = module:require "xml";
 local new_buffer = module:require "buffer".new;
 local burst = module:require "burst";
 local loop = module:require "loop";
+local form = module:require "form";
 
 local st = require "util.stanza";
 local new_id = require "util.id".medium;
@@ -108,6 +109,7 @@ return function (core)
 		end
 		local handle = { jid = jid, room = room, capture = room.capture, buffer = new_buffer(), todo = {}, usual = 0, failures = 0 };
 		handles[jid] = handle;
+		room:may_show_domains(live[jid] ~= nil and form.may_show_domains(live[jid]));
 		return handle;
 	end
 
@@ -605,6 +607,15 @@ return function (core)
 		-- Should the loop end with an error.
 		mark(handle);
 	end, -1e6);
+
+	form.hook(native, function () return core.shared:asks_owners(); end, function (muc_room, may_show)
+		local handle = handles[muc_room.jid];
+		if not handle or handle.dead then return; end
+		run(handle, function (room)
+			room:may_show_domains(may_show);
+			return room:tick(now());
+		end);
+	end);
 
 	--- Handles of rooms that no remote occupant is in any more.
 	local function sweep()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::history::{History, Spans, Traffic};
+use crate::tree::{Mode, TreeOptions};
 use crate::{Counters, Millis};
 
 macro_rules! options {
@@ -164,7 +165,7 @@ options! {
     /// Links that a replica accepts from one domain.
     max_links_per_domain: Count 2000, 1..=1000000;
     /// Linked domains of a room from which on its casts go by a tree, until there are less than half as
-    /// many, if its members may see real JIDs; 0: never; 1: in each room, for tests.
+    /// many, if its members may see real JIDs or its owner says so; 0: never; 1: in each room, for tests.
     tree_domains: Count 0, 0..=100000;
     /// Domains to which a room with a tree, and each of its relays, sends the casts of a class.
     tree_fanout: Count 16, 1..=1000;
@@ -249,6 +250,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether owners of rooms are asked if servers may learn of each other: what they say matters where
+    /// rooms get trees by themselves.
+    pub fn asks_owners(&self) -> bool {
+        matches!(TreeOptions::of(&self.config).mode, Mode::From(_))
+    }
+
     /// With these options and all counters at zero.
     pub fn new(config: Config) -> Arc<Self> {
         Arc::new(Shared { config: config.into(), ..Shared::default() })

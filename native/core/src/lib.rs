@@ -66,5 +66,14 @@ pub use time::Millis;
 /// The `tmp` form follows XEP-0053 section 4 for protocols that have no number yet.
 pub const NS: &str = "urn:xmpp:tmp:dmuc:1";
 
+/// The field by which a room's configuration form (XEP-0045 section 10.2) asks the owner what
+/// [`Room::may_show_domains`] tells the core, while [`Shared::asks_owners`]; `boolean`, false if nothing
+/// has been said. The form is another protocol's, so that the name has its namespace (XEP-0068 section 3.4).
+pub const OWNER_FIELD: &str = "{urn:xmpp:tmp:dmuc:1}show_domains";
+
+/// What the owner reads beside it.
+pub const OWNER_LABEL: &str =
+    "Servers of occupants may learn of each other and pass messages on to each other";
+
 /// Number of the interface between core and wrappers; both sides compare it at load.
-pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 8 };
+pub const ABI: u32 = if cfg!(feature = "wrong-abi") { u32::MAX } else { 9 };

@@ -40,6 +40,7 @@ impl LuaUserData for SharedHandle {
             this.0.sample(decode::millis(now));
             Ok(())
         });
+        methods.add_method("asks_owners", |_, this, ()| Ok(this.0.asks_owners()));
         methods.add_method("metrics", |lua, this, ()| view::metrics(lua, &this.0));
     }
 }
@@ -100,6 +101,8 @@ fn dmuc_native(lua: &Lua) -> LuaResult<LuaTable> {
     module.set("digest", lua.create_function(inspect::of_bytes)?)?;
     module.set("is_envelope_id", lua.create_function(primary::is_envelope_id)?)?;
     module.set("is_question_id", lua.create_function(replica::is_question_id)?)?;
+    module.set("owner_field", dmuc_core::OWNER_FIELD)?;
+    module.set("owner_label", dmuc_core::OWNER_LABEL)?;
     module.set("columns", lua.create_function(view::columns)?)?;
     module.set("failed", lua.create_function(view::failed)?)?;
     module.set("table", lua.create_function(view::table)?)?;

@@ -210,6 +210,10 @@ impl LuaUserData for RoomHandle {
             let jids: Vec<&str> = jids.iter().map(|jid| &**jid).collect();
             this.act(lua, |room| room.occupants(millis(now), &jids))
         });
+        // May be called at any time; tick() carries it out.
+        methods.add_method_mut("may_show_domains", |_, this, may_show: bool| {
+            this.0.call(|room| room.may_show_domains(may_show))
+        });
         methods.add_method_mut("tick", |lua, this, now: u64| {
             this.act(lua, |room| room.tick(millis(now)))
         });

@@ -76,6 +76,18 @@ fn shared_set<'a>(
     }
 }
 
+/// Whether the owners of rooms are asked.
+#[rustler::nif]
+fn asks_owners(shared: ResourceArc<SharedHandle>) -> bool {
+    shared.0.asks_owners()
+}
+
+/// `{Name, Label}` of the field by which they are.
+#[rustler::nif]
+fn owner_field() -> (&'static str, &'static str) {
+    (dmuc_core::OWNER_FIELD, dmuc_core::OWNER_LABEL)
+}
+
 /// `[{Name, Value}]` of all counters.
 #[rustler::nif]
 fn counters(shared: ResourceArc<SharedHandle>) -> Vec<(&'static str, u64)> {

@@ -290,6 +290,13 @@ fn room_unasked<'a>(
     Ok(actions(env, &room.0.lock().unasked(Millis(now), &jid(session)?)))
 }
 
+/// What the owner has said; `room_tick` carries it out.
+#[rustler::nif]
+fn room_may_show_domains(room: Handle, may_show: bool) -> Atom {
+    room.0.lock().may_show_domains(may_show);
+    atoms::ok()
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn room_tick(env: Env<'_>, room: Handle, now: u64) -> Term<'_> {
     actions(env, &room.0.lock().tick(Millis(now)))

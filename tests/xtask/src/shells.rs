@@ -29,7 +29,7 @@ fn eunit(stage: &Path) -> Result<Tally> {
     let mut erl = Command::new("erl");
     erl.env("ERL_LIBS", libs).arg("-noshell").arg("-pa").arg(&ebin).args([
         "-eval",
-        "case eunit:test([mod_dmuc_tests, mod_dmuc_primary_tests], [verbose]) of \
+        "case eunit:test([mod_dmuc_tests, mod_dmuc_primary_tests, mod_dmuc_form_tests], [verbose]) of \
          ok -> halt(0); _ -> halt(1) end.",
     ]);
     let (succeeded, lines) = run::tee(&mut erl)?;

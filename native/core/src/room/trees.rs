@@ -148,7 +148,8 @@ impl Room {
     }
 
     /// The room's owner says whether members may learn of each other's domains. They may without him as
-    /// long as they all see real JIDs. Trees that are not forced are only for such rooms.
+    /// long as they all see real JIDs. Trees that are not forced are only for such rooms. Comes into force
+    /// with the next call that gives actions.
     pub fn may_show_domains(&mut self, may_show: bool) {
         if let Some(trees) = &mut self.trees {
             trees.may_show = may_show;

@@ -189,7 +189,8 @@ impl Home {
     pub fn bounce_up(&mut self, now: Millis) {
         for up in std::mem::take(&mut self.up) {
             if let (Up::Join { session, nick }, Some(replica)) = (up, &mut self.replica) {
-                let facts = Facts(Facts::PRESENCE | Facts::NICK | Facts::ERROR | Facts::NOT_REACHED);
+                let facts =
+                    Facts(Facts::PRESENCE | Facts::NICK | Facts::ERROR | Facts::NOT_REACHED);
                 replica.incoming(now, &session, &format!("{ROOM}/{nick}"), facts);
             }
         }

@@ -39,6 +39,7 @@ async fn relay(grove: &Grove<'_>, text: &str) -> Result<&'static str> {
 /// Somebody talks, and everybody but those of one server hears it, once and in order.
 async fn talk(grove: &Grove<'_>, without: &str, what: &str, count: usize) -> Result<()> {
     let mut said = Vec::new();
+    grove.wood.reset();
     for n in 0..count {
         said.push(Instant::now());
         grove.local[1].say(&grove.room, &format!("{what} {n}."))?;
@@ -57,14 +58,32 @@ async fn talk(grove: &Grove<'_>, without: &str, what: &str, count: usize) -> Res
         heard.with_context(|| format!("the last message at {}", client.jid()))?;
     }
     grove.check_of(others.iter().copied(), what, count)?;
-    let mut longest = Duration::ZERO;
-    for stanza in others.iter().flat_map(|client| client.received()) {
-        let body = stanza.body().unwrap_or_default();
-        let n = body.strip_prefix(what).and_then(|rest| rest.trim().strip_suffix('.'));
-        if let Some(n) = n.and_then(|n| n.parse::<usize>().ok()) {
-            longest = longest.max(stanza.at - said[n]);
+    let records = grove.wood.records();
+    let (mut longest, mut repaired) = (Duration::ZERO, Duration::ZERO);
+    for client in &others {
+        for stanza in client.received() {
+            let body = stanza.body().unwrap_or_default();
+            let n = body.strip_prefix(what).and_then(|rest| rest.trim().strip_suffix('.'));
+            let Some(said) = n.and_then(|n| n.parse::<usize>().ok()).map(|n| said[n]) else {
+                continue;
+            };
+            longest = longest.max(stanza.at - said);
+            let noticed = records.iter().find(|r| {
+                r.at > said && client.jid().contains(&format!("@{}.", r.from)) && tells_gap(&r.xml)
+            });
+            if let Some(noticed) = noticed.filter(|r| r.at < stanza.at) {
+                repaired = repaired.max(stanza.at - noticed.at);
+            }
         }
     }
-    println!("  relay {without} {what}: the longest delay for others was {longest:.1?}");
+    println!(
+        "  relay {without} {what}: the longest delay for others was {longest:.1?}, \
+         from word of a gap to what was missing {repaired:.1?}"
+    );
     Ok(())
+}
+
+/// Whether a server says that something of a stream has not come.
+fn tells_gap(xml: &str) -> bool {
+    xml.contains("<missing ") || xml.contains("<complaint ")
 }

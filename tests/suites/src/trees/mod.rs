@@ -4,6 +4,7 @@ mod barriers;
 mod broken;
 mod fanout;
 mod hostile;
+mod owner;
 mod wood;
 
 use anyhow::Result;
@@ -29,7 +30,8 @@ pub fn suite() -> Suite {
     for kind in [Kind::Ejabberd, Kind::Prosody] {
         suite = suite
             .case(format!("{kind} whole"), move || whole(kind))
-            .case(format!("{kind} broken"), move || broken(kind));
+            .case(format!("{kind} broken"), move || broken(kind))
+            .case(format!("{kind} owner"), move || owner(kind));
     }
     let all = std::env::var_os("DMUC_CASE").is_some();
     for (at, (pairing, third)) in SCRIPTED.into_iter().enumerate() {
@@ -50,7 +52,7 @@ pub fn suite() -> Suite {
 }
 
 async fn whole(kind: Kind) -> Result<()> {
-    let wood = Wood::plant("trees-whole", kind).await?;
+    let wood = Wood::plant("trees-whole", kind, 1).await?;
     let outcome = async {
         fanout::play(&wood).await?;
         barriers::play(&wood).await?;
@@ -61,7 +63,13 @@ async fn whole(kind: Kind) -> Result<()> {
 }
 
 async fn broken(kind: Kind) -> Result<()> {
-    let wood = Wood::plant("trees-broken", kind).await?;
+    let wood = Wood::plant("trees-broken", kind, 1).await?;
     let outcome = broken::play(&wood).await;
+    wood.lab.finish(outcome).await
+}
+
+async fn owner(kind: Kind) -> Result<()> {
+    let wood = Wood::plant("trees-owner", kind, 3).await?;
+    let outcome = owner::play(&wood).await;
     wood.lab.finish(outcome).await
 }

@@ -45,13 +45,13 @@ pub struct Grove<'w> {
 pub type Paths = BTreeMap<(String, String), usize>;
 
 impl Wood {
-    /// The room's server is of this kind, the others of both.
-    pub async fn plant(name: &str, kind: Kind) -> Result<Self> {
+    /// The room's server is of this kind, the others of both. Rooms have trees from so many linked domains on.
+    pub async fn plant(name: &str, kind: Kind, domains: usize) -> Result<Self> {
         let spec = |kind, name: &str| {
             let children = if name == NO_RELAY { 0 } else { 16 };
             ServerSpec::new(kind, name)
                 .dmuc(true)
-                .dmuc_option("tree_domains", 1)
+                .dmuc_option("tree_domains", domains)
                 .dmuc_option("tree_fanout", FANOUT)
                 .dmuc_option("tree_children", children)
                 .dmuc_option("retry_min", 1)
@@ -72,11 +72,18 @@ impl Wood {
 
     /// A room with all of them in it, whose casts go by a tree.
     pub async fn grove(&self, name: &str) -> Result<Grove<'_>> {
+        let grove = self.gather(name, &[]).await?;
+        grove.settle().await?;
+        Ok(grove)
+    }
+
+    /// A room with all of them in it; `settings` are fields of its form.
+    pub async fn gather(&self, name: &str, settings: &[(&str, &str)]) -> Result<Grove<'_>> {
         let a = self.lab.server("a");
         let room = a.room(name);
         let users = |server: &str| names(&format!("{name}-{server}"), USERS);
         let local = log_in(a, &users("a")).await?;
-        local[0].create(&room, &format!("{name}-a00"), &[]).await?;
+        local[0].create(&room, &format!("{name}-a00"), settings).await?;
         join_all(&room, &local[1..]).await?;
         let mut remote = BTreeMap::new();
         for server in REPLICAS {
@@ -86,9 +93,7 @@ impl Wood {
             linked(self.lab.wire("a", server), &room, 1).await?;
             remote.insert(server, clients);
         }
-        let grove = Grove { wood: self, room, local, remote };
-        grove.settle().await?;
-        Ok(grove)
+        Ok(Grove { wood: self, room, local, remote })
     }
 
     /// What crosses from now on is on record.
@@ -128,6 +133,12 @@ impl Grove<'_> {
 
     /// Until messages go by the tree.
     pub async fn settle(&self) -> Result<()> {
+        self.until("no tree", |paths| egress(paths) == FANOUT && paths.len() == REPLICAS.len())
+            .await
+    }
+
+    /// Until messages go such ways.
+    pub async fn until(&self, otherwise: &str, is_so: impl Fn(&Paths) -> bool) -> Result<()> {
         let mut paths = Paths::new();
         for n in 0..TRIES {
             self.wood.reset();
@@ -135,11 +146,11 @@ impl Grove<'_> {
             self.say(&text).await?;
             tokio::time::sleep(Duration::from_millis(250)).await;
             paths = self.wood.paths(&text);
-            if egress(&paths) == FANOUT && paths.len() == REPLICAS.len() {
+            if is_so(&paths) {
                 return Ok(());
             }
         }
-        bail!("no tree in {}: {paths:?}", self.room)
+        bail!("{otherwise} in {}: {paths:?}", self.room)
     }
 
     /// Where a message goes now.

@@ -243,6 +243,15 @@ impl Client {
     /// rooms, accepts its default configuration; `settings` are fields of that form.
     pub async fn create(&self, room: &str, nick: &str, settings: &[(&str, &str)]) -> Result<()> {
         self.join(room, nick).await?;
+        let answer = self.configure(room, settings).await?;
+        match answer.attr("type") {
+            "result" => Ok(()),
+            _ => bail!("{room} does not take its configuration: {}", answer.xml()),
+        }
+    }
+
+    /// Sends a room's configuration form with these fields; its answer, which may be an error.
+    pub async fn configure(&self, room: &str, settings: &[(&str, &str)]) -> Result<Received> {
         let mut fields = String::new();
         for (name, value) in settings {
             write!(
@@ -252,23 +261,14 @@ impl Client {
                 xml::escape(value)
             )?;
         }
-        let answer = self
-            .iq(
-                room,
-                "set",
-                &format!(
-                    "<query xmlns='http://jabber.org/protocol/muc#owner'>\
-                     <x xmlns='jabber:x:data' type='submit'>\
-                     <field var='FORM_TYPE'>\
-                     <value>http://jabber.org/protocol/muc#roomconfig</value></field>\
-                     {fields}</x></query>"
-                ),
-            )
-            .await?;
-        match answer.attr("type") {
-            "result" => Ok(()),
-            _ => bail!("{room} does not take its configuration: {}", answer.xml()),
-        }
+        let form = format!(
+            "<query xmlns='http://jabber.org/protocol/muc#owner'>\
+             <x xmlns='jabber:x:data' type='submit'>\
+             <field var='FORM_TYPE'>\
+             <value>http://jabber.org/protocol/muc#roomconfig</value></field>\
+             {fields}</x></query>"
+        );
+        self.iq(room, "set", &form).await
     }
 
     /// Leaves a room and waits for the room's answer.
