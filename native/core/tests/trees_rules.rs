@@ -539,6 +539,28 @@ fn a_relay_that_withholds_three_times_is_complained_of_and_loses_that_child() {
     assert_eq!(world.verdict(), Ok(()));
 }
 
+#[test]
+fn who_waits_long_for_an_answer_does_not_complain_of_its_parent() {
+    let mut world = grown(1, &[]);
+    let (near, far) = levels(&mut world);
+    let child = far[0];
+    say(&mut world, near[0] as u8);
+    near.iter().for_each(|home| while world.arrive_down(*home) {});
+    world.homes[child].aside.clear();
+    world.pass(3000);
+    while world.arrive_down(child) {}
+    // It asks again and again, and no word of it arrives.
+    for _ in 0..20 {
+        world.pass(500);
+    }
+    let asked = world.homes[child].shared.counters.get(Counter::CastsMissed);
+    assert!(asked > 3, "asked {asked} times");
+    world.settle();
+    world.quiet();
+    assert_eq!(world.shared.counters.get(Counter::Complaints), 0);
+    assert_eq!(world.verdict(), Ok(()));
+}
+
 /// Name and key of the stream, as the replicas are told.
 fn streams(world: &World) -> BTreeSet<(String, String)> {
     let attr = |op: &Element<Payload>, name| op.attr(name).expect("an attribute").to_owned();

@@ -397,8 +397,12 @@ impl Replica {
                 continue;
             };
             let missing = branch.merge.ask(now);
-            for gap in &missing {
-                let way = &mut branch.ways[gap.class as usize];
+            for class in Class::ALL {
+                // An answer that does not come says nothing of the parent.
+                if branch.merge.has_asked_again(class) || missing.iter().all(|m| m.class != class) {
+                    continue;
+                }
+                let way = &mut branch.ways[class as usize];
                 let (lapses, last) = &mut way.lapses;
                 if last.is_none_or(|last| now.since(last) > FORGIVEN) {
                     *lapses = 0;

@@ -24,6 +24,11 @@ impl Gap {
         self.due
     }
 
+    /// Whether this gap has been asked for more than once.
+    pub fn is_old(&self) -> bool {
+        self.asked > 1
+    }
+
     /// The answer may be lost too: it is asked for again, with longer and longer pauses.
     pub fn asked(&mut self, now: Millis, patience: u64, longest: u64) {
         self.asked += 1;
@@ -45,10 +50,13 @@ mod tests {
         assert_eq!(gap.due(), Some(Millis(200)));
         gap.asked(Millis(200), 200, 1000);
         assert_eq!(gap.due(), Some(Millis(600)));
+        assert!(!gap.is_old());
         gap.asked(Millis(600), 200, 1000);
+        assert!(gap.is_old());
         gap.asked(Millis(1400), 200, 1000);
         assert_eq!(gap.due(), Some(Millis(2400)), "at most so long");
         gap.watch(Millis(2000), Some(7), 200);
+        assert!(!gap.is_old());
         assert_eq!(gap.due(), Some(Millis(2200)));
         gap.watch(Millis(2100), None, 200);
         assert_eq!(gap.due(), None);

@@ -353,6 +353,11 @@ impl<P: Clone, E> Merge<P, E> {
         missing
     }
 
+    /// Whether the last question about a class was about a gap that had been asked for before.
+    pub fn has_asked_again(&self, class: Class) -> bool {
+        self.gaps[class as usize].is_old()
+    }
+
     /// Casts of a class that are known and not there, so many at most.
     fn holes(&self, class: Class, most: u64) -> impl Iterator<Item = Missing> {
         let waiting = &self.casts[class as usize];
