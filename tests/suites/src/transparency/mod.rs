@@ -28,18 +28,23 @@ macro_rules! script {
 }
 use script;
 
-/// Groups run in a laboratory of their own, for the sake of those who look for one of them.
+/// Groups run in a laboratory of their own: few, since that takes longer to start than a script takes.
 pub const GROUPS: &[(&str, &[&[Script]])] = &[
-    ("entering", &[entering::SCRIPTS]),
-    ("sessions", &[sessions::REJOINING, sessions::SEVERAL]),
-    ("nicks", &[nicks::NICKS, nicks::OUT]),
-    ("roles", &[roles::ROLES, roles::LARGE]),
-    ("room", &[room::SCRIPTS]),
-    ("storms", &[storms::SCRIPTS]),
-    ("questions", &[questions::SCRIPTS]),
-    ("payloads", &[payloads::SCRIPTS]),
-    ("archive", &[archive::SCRIPTS, subscribers::SCRIPTS]),
-    ("unnoticed", &[unnoticed::BLOCKING, unnoticed::IDLE, unnoticed::RESUMING, unnoticed::LEAVING]),
+    ("entering", &[entering::SCRIPTS, sessions::REJOINING, sessions::SEVERAL]),
+    ("nicks", &[nicks::NICKS, nicks::OUT, roles::ROLES, roles::LARGE]),
+    ("room", &[room::SCRIPTS, storms::SCRIPTS]),
+    ("payloads", &[payloads::SCRIPTS, questions::SCRIPTS]),
+    (
+        "unnoticed",
+        &[
+            unnoticed::BLOCKING,
+            unnoticed::IDLE,
+            unnoticed::RESUMING,
+            unnoticed::LEAVING,
+            archive::SCRIPTS,
+            subscribers::SCRIPTS,
+        ],
+    ),
 ];
 
 pub fn suite() -> Suite {
