@@ -232,7 +232,8 @@ async fn trouble(
 
 /// One of them says something, all hear it.
 async fn say(everybody: &[&Client], n: usize, room: &str, said: &mut Vec<String>) -> Result<()> {
-    let body = format!("message {n} of {}", said.len());
+    // Not what they have heard in the other room.
+    let body = format!("message {n} of {} in {room}", said.len());
     everybody[n % everybody.len()].say(room, &body)?;
     all_have(everybody.iter().copied(), &body).await?;
     said.push(body);

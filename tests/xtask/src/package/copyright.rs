@@ -20,8 +20,8 @@ pub fn append(file: &Path) -> Result<()> {
         }
         match terms {
             None => text += "\nLicense: Expat\n",
-            Some(terms) => {
-                text += "\nLicense: BSD-3-clause\n";
+            Some((licence, terms)) => {
+                writeln!(text, "\nLicense: {licence}")?;
                 indent(&mut text, &terms)?;
             }
         }
@@ -47,8 +47,8 @@ struct Linked {
     version: String,
     /// Whose it is.
     notices: Vec<String>,
-    /// Those of its own licence, if it cannot be had under the MIT license.
-    terms: Option<String>,
+    /// The name and the terms of its own licence, if it cannot be had under the MIT license.
+    terms: Option<(&'static str, String)>,
 }
 
 fn crates() -> Result<Vec<Linked>> {
@@ -80,7 +80,12 @@ fn crates() -> Result<Vec<Linked>> {
         let dir = Path::new(&manifest).parent().context("a manifest without directory")?;
         let terms = match text(package, "license") {
             licence if licence.contains("MIT") => None,
-            licence if licence == "BSD-3-Clause" => Some(terms(dir)?),
+            licence if licence == "BSD-3-Clause" => {
+                Some(("BSD-3-clause", terms(&dir.join("LICENSE"), "Redistribution")?))
+            }
+            licence if licence.contains("BSL-1.0") => {
+                Some(("BSL-1.0", terms(&dir.join("LICENSE-BOOST"), "Permission")?))
+            }
             other => bail!("{name} {version} can be had under {other} only"),
         };
         let mut notices = notices(dir)?;
@@ -99,10 +104,10 @@ fn crates() -> Result<Vec<Linked>> {
     Ok(crates)
 }
 
-/// What a licence of the BSD kind allows, with what stands below it.
-fn terms(dir: &Path) -> Result<String> {
-    let text = fs::read_to_string(dir.join("LICENSE"))?;
-    let at = text.find("Redistribution").context("a LICENSE without terms")?;
+/// What a licence allows, from this word on.
+fn terms(file: &Path, begin: &str) -> Result<String> {
+    let text = fs::read_to_string(file)?;
+    let at = text.find(begin).with_context(|| format!("no terms in {}", file.display()))?;
     Ok(text[at..].trim_end().to_owned())
 }
 
