@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use dmuc_testkit::Client;
+use dmuc_testkit::{Client, Record};
 use tokio::time::sleep;
 
-use super::wood::{Grove, REPLICAS, Wood, children};
+use super::wood::{Grove, REPLICAS, Wood, attribute, children};
 use crate::scene::{SOON, all_have};
 
 /// Between two messages.
@@ -68,22 +68,34 @@ async fn talk(grove: &Grove<'_>, without: &str, what: &str, count: usize) -> Res
                 continue;
             };
             longest = longest.max(stanza.at - said);
-            let noticed = records.iter().find(|r| {
-                r.at > said && client.jid().contains(&format!("@{}.", r.from)) && tells_gap(&r.xml)
-            });
-            if let Some(noticed) = noticed.filter(|r| r.at < stanza.at) {
-                repaired = repaired.max(stanza.at - noticed.at);
+            let number = records.iter().filter(|r| r.xml.contains(&body)).find_map(number);
+            let asked = records
+                .iter()
+                .filter(|r| r.at < stanza.at)
+                .filter(|r| client.jid().contains(&format!("@{}.", r.from)))
+                .find(|r| number.is_some_and(|number| misses(&r.xml, number)));
+            if let Some(asked) = asked {
+                repaired = repaired.max(stanza.at - asked.at);
             }
         }
     }
     println!(
         "  relay {without} {what}: the longest delay for others was {longest:.1?}, \
-         from word of a gap to what was missing {repaired:.1?}"
+         of it since it was asked for {repaired:.1?}"
     );
     Ok(())
 }
 
-/// Whether a server says that something of a stream has not come.
-fn tells_gap(xml: &str) -> bool {
-    xml.contains("<missing ") || xml.contains("<complaint ")
+/// The number of the cast that this is.
+fn number(record: &Record) -> Option<u64> {
+    record.xml.contains("<relayed").then(|| attribute(&record.xml, "n")?.parse().ok())?
+}
+
+/// Whether a server says that the cast of this number has not come.
+fn misses(xml: &str, number: u64) -> bool {
+    xml.split("<missing").skip(1).any(|missing| {
+        let part = |name| attribute(missing, name)?.parse::<u64>().ok();
+        let (Some(first), Some(last)) = (part("first"), part("last")) else { return false };
+        (first..=last).contains(&number)
+    })
 }

@@ -252,7 +252,7 @@ impl Betrayal {
 }
 
 /// The first attribute of this name.
-fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+pub fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let begin = xml.find(&format!(" {name}="))? + name.len() + 3;
     let quote = xml[..begin].chars().last()?;
     let length = xml[begin..].find(quote)?;
