@@ -59,21 +59,24 @@ async fn talk(grove: &Grove<'_>, without: &str, what: &str, count: usize) -> Res
     }
     grove.check_of(others.iter().copied(), what, count)?;
     let records = grove.wood.records();
+    let numbers: Vec<Option<u64>> = (0..count)
+        .map(|n| {
+            let body = format!("{what} {n}.");
+            records.iter().filter(|r| r.xml.contains(&body)).find_map(number)
+        })
+        .collect();
     let (mut longest, mut repaired) = (Duration::ZERO, Duration::ZERO);
     for client in &others {
         for stanza in client.received() {
             let body = stanza.body().unwrap_or_default();
             let n = body.strip_prefix(what).and_then(|rest| rest.trim().strip_suffix('.'));
-            let Some(said) = n.and_then(|n| n.parse::<usize>().ok()).map(|n| said[n]) else {
-                continue;
-            };
-            longest = longest.max(stanza.at - said);
-            let number = records.iter().filter(|r| r.xml.contains(&body)).find_map(number);
+            let Some(n) = n.and_then(|n| n.parse::<usize>().ok()) else { continue };
+            longest = longest.max(stanza.at - said[n]);
             let asked = records
                 .iter()
                 .filter(|r| r.at < stanza.at)
                 .filter(|r| client.jid().contains(&format!("@{}.", r.from)))
-                .find(|r| number.is_some_and(|number| misses(&r.xml, number)));
+                .find(|r| numbers[n].is_some_and(|number| misses(&r.xml, number)));
             if let Some(asked) = asked {
                 repaired = repaired.max(stanza.at - asked.at);
             }
