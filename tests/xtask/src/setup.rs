@@ -14,10 +14,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ejabberd", "one of the two servers"),
     ("prosody", "the other server"),
     ("lua-sec", "TLS in Prosody"),
-    (
-        "lua-unbound",
-        "DNS in Prosody as Debian recommends it: without, a question that is lost is not asked again",
-    ),
+    ("lua-unbound", "DNS in Prosody, as Debian recommends it"),
     ("erlang-dev", "headers of Erlang, to compile the ejabberd module"),
     ("lua5.4", "the Lua that Prosody runs on, to try the Lua library by itself"),
     ("lua-check", "the linter for Lua"),
