@@ -210,9 +210,16 @@ proptest! {
     }
 }
 
+/// Each a walk that a rule was missing for, when it was found.
+fn what_others_pass_on_late(steps: &[Step]) -> Result<(), String> {
+    let mut world = full(0, &hasty(5000));
+    run(&mut world, steps);
+    calm_down(&mut world);
+    world.verdict()
+}
+
 #[test]
 fn what_others_pass_on_late_does_not_come_after_the_end_of_a_stay() {
-    let mut world = full(0, &hasty(5000));
     let steps = [
         Step::Join(0, 0),
         Step::Away(27),
@@ -221,14 +228,11 @@ fn what_others_pass_on_late_does_not_come_after_the_end_of_a_stay() {
         Step::Join(86, 0),
         Step::Pass(26_039),
     ];
-    run(&mut world, &steps);
-    calm_down(&mut world);
-    assert_eq!(world.verdict(), Ok(()));
+    assert_eq!(what_others_pass_on_late(&steps), Ok(()));
 }
 
 #[test]
 fn what_others_pass_on_late_does_not_come_into_the_next_stay() {
-    let mut world = full(0, &hasty(5000));
     let steps = [
         Step::Away(0),
         Step::Say(0),
@@ -239,14 +243,11 @@ fn what_others_pass_on_late_does_not_come_into_the_next_stay() {
         Step::Cut(2),
         Step::Join(176, 0),
     ];
-    run(&mut world, &steps);
-    calm_down(&mut world);
-    assert_eq!(world.verdict(), Ok(()));
+    assert_eq!(what_others_pass_on_late(&steps), Ok(()));
 }
 
 #[test]
 fn what_others_pass_on_late_does_not_come_after_an_error_of_the_room() {
-    let mut world = full(0, &hasty(5000));
     let steps = [
         Step::Sever(3),
         Step::Say(0),
@@ -257,7 +258,5 @@ fn what_others_pass_on_late_does_not_come_after_an_error_of_the_room() {
         Step::Cut(3),
         Step::Join(63, 0),
     ];
-    run(&mut world, &steps);
-    calm_down(&mut world);
-    assert_eq!(world.verdict(), Ok(()));
+    assert_eq!(what_others_pass_on_late(&steps), Ok(()));
 }

@@ -27,9 +27,10 @@ impl Tally {
     pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>, succeeded: bool) -> Self {
         let mut tally = Self::default();
         for line in lines {
-            let line = plain(line);
-            let line = line.trim();
-            let sums = line.starts_with("test result:")
+            let whole = plain(line);
+            let line = whole.trim();
+            // nextest indents what a test has printed that failed, the sum of its own program among it.
+            let sums = whole.starts_with("test result:")
                 || line.starts_with("suite ")
                 || (line.starts_with("Summary [") && line.contains("run:"));
             if sums {
@@ -89,6 +90,15 @@ mod tests {
         );
         assert_eq!(read("suite room: 3 passed, 2 failed"), both);
         assert_eq!(read("3 passed in another sense"), Tally::default());
+    }
+
+    #[test]
+    fn a_failure_that_nextest_shows_counts_once() {
+        let lines = [
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; finished in 0.18s",
+            "     Summary [  98.761s] 254 tests run: 253 passed, 1 failed, 0 skipped",
+        ];
+        assert_eq!(Tally::read(lines, false), Tally { passed: 253, failed: 1 });
     }
 
     #[test]
