@@ -38,7 +38,7 @@ impl Contest {
         eprintln!(
             "bench: {pairing}: servers start, {resident} {whose} and {remote} remote users log in"
         );
-        let sides = Fanout::all(pairing)
+        let sides = Fanout::all(pairing, setup)
             .into_iter()
             .filter(|fanout| tasks.iter().any(|(case, _)| fanout.plays(*case)))
             .map(|fanout| Side::start(pairing, fanout, setup, resident, remote));

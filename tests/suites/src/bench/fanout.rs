@@ -1,4 +1,4 @@
-//! The ways in which what a room says gets to many users of one remote server.
+//! The ways in which what a room says gets to many users of one server.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use dmuc_testkit::{Counters, Kind};
 
 use super::case::Case;
+use super::setup::Setup;
 use crate::scene::Pairing;
 
 /// One of the ways that are compared.
@@ -17,6 +18,8 @@ pub enum Fanout {
     Xep0033,
     /// Envelopes.
     Dmuc,
+    /// The same users at the room's own server, with plain MUC: what it costs where there is no link.
+    Local,
 }
 
 impl fmt::Display for Fanout {
@@ -25,28 +28,43 @@ impl fmt::Display for Fanout {
             Self::Plain => "plain",
             Self::Xep0033 => "xep0033",
             Self::Dmuc => "dmuc",
+            Self::Local => "local",
         })
     }
 }
 
 impl Fanout {
     /// Those that a pairing has. Prosody's rooms address every stanza to one.
-    pub fn all(pairing: Pairing) -> Vec<Self> {
-        match (pairing.primary, pairing.replica) {
+    pub fn all(pairing: Pairing, setup: Setup) -> Vec<Self> {
+        let mut all = match (pairing.primary, pairing.replica) {
             (Kind::Ejabberd, Kind::Ejabberd) => vec![Self::Plain, Self::Xep0033, Self::Dmuc],
             _ => vec![Self::Plain, Self::Dmuc],
+        };
+        all.extend(setup.local.then_some(Self::Local));
+        all
+    }
+
+    /// Whether it is measured in this case: a storm has no message to several.
+    pub fn plays(self, case: Case) -> bool {
+        match self {
+            Self::Plain | Self::Dmuc => true,
+            Self::Xep0033 => !case.is_storm(),
+            Self::Local => case.is_storm(),
         }
     }
 
-    /// Whether it changes anything in this case. A storm has no message to several.
-    pub fn plays(self, case: Case) -> bool {
-        self != Self::Xep0033 || !case.is_storm()
+    /// The server of the users who are called remote.
+    pub fn home(self) -> &'static str {
+        if self == Self::Local { "a" } else { "b" }
     }
 
     /// Whether what crossed in a counted round went this way.
     pub fn verify(self, case: Case, link: &Counters) -> Result<()> {
         let (addressed, messages) = (link.addressed, link.messages);
         match (self, case) {
+            (Self::Local, _) => {
+                ensure!(link.stanzas() == 0, "{} stanzas on the link", link.stanzas());
+            }
             (Self::Xep0033, Case::Message | Case::Limits) => ensure!(
                 addressed > 0 && addressed == messages,
                 "{addressed} of {messages} messages have XEP-0033 addresses"

@@ -44,6 +44,9 @@ pub struct Row {
     pub xep0033: Option<Figures>,
     /// Envelopes.
     pub dmuc: Figures,
+    /// No link: the same users at the room's own server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<Figures>,
 }
 
 /// What one side has used.
@@ -108,6 +111,7 @@ impl Row {
             plain: of(Fanout::Plain).context("no plain side")?,
             xep0033: of(Fanout::Xep0033),
             dmuc: of(Fanout::Dmuc).context("no side with dmuc")?,
+            local: of(Fanout::Local),
         })
     }
 
@@ -118,6 +122,7 @@ impl Row {
             .into_iter()
             .chain(xep0033)
             .chain([(Fanout::Dmuc, &self.dmuc)])
+            .chain(self.local.as_ref().map(|figures| (Fanout::Local, figures)))
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Setup {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub spread: u16,
+    /// Storms also with everybody of the remote users at the room's own server, where there is no link
+    #[arg(long)]
+    pub local: bool,
     /// Prosody's collector; else what it comes with.
     #[arg(skip)]
     pub collector: Option<Collector>,
@@ -57,6 +60,7 @@ impl Default for Setup {
             residents: Residents::default(),
             addresses: None,
             spread: 1,
+            local: false,
             collector: None,
             stock_limits: false,
             quick: false,

@@ -78,7 +78,7 @@ impl Side {
         lab.wire("a", "b").set_recording(false);
         let users = async {
             setup.verify(&lab).await?;
-            let (a, b) = (lab.server("a"), lab.server("b"));
+            let (a, b) = (lab.server("a"), lab.server(fanout.home()));
             a.register(&["owner"]).await?;
             let owner = Client::connect(a, "owner", "r").await?;
             let residents = Crowd::log_in(lab.server(home), "resident", resident).await?;

@@ -28,17 +28,17 @@ const DAILY_MESSAGES: u64 = 60;
 
 /// Members of a row's side, by the names that scripts read.
 const MEMBERS: &[&str] = &[
-    "link_stanzas",
-    "link_bytes",
-    "link_xml_bytes",
     "delivered",
     "primary_cpu_us_per_copy",
-    "replica_cpu_us_per_copy",
     "last_p50_ms",
     "last_p99_ms",
     "primary_rss_bytes",
     "replica_rss_bytes",
 ];
+
+/// The same of a side that has a link.
+const OF_A_LINK: &[&str] =
+    &["link_stanzas", "link_bytes", "link_xml_bytes", "replica_cpu_us_per_copy"];
 
 /// Each server in each role, each way to fan out, each kind of residents and collector, one
 /// domain and several.
@@ -46,13 +46,18 @@ pub fn suite() -> Suite {
     use Kind::{Ejabberd, Prosody};
     let usual = Setup::default();
     let lists = Setup { addresses: Some(ADDRESSES), ..usual };
+    let local = Setup { local: true, ..lists };
     let incremental = Setup { collector: Some(Collector::Incremental), ..usual };
-    let third =
-        Setup { residents: Residents::Third, collector: Some(Collector::Generational), ..usual };
+    let third = Setup {
+        residents: Residents::Third,
+        collector: Some(Collector::Generational),
+        local: true,
+        ..usual
+    };
     let limited = Setup { stock_limits: true, ..usual };
     let spread = Setup { spread: 3, ..usual };
     [
-        ("rows", Ejabberd, Ejabberd, lists, TASKS),
+        ("rows", Ejabberd, Ejabberd, local, TASKS),
         ("rows", Ejabberd, Prosody, incremental, TASKS),
         ("rows", Prosody, Ejabberd, third, TASKS),
         ("spread", Ejabberd, Ejabberd, spread, SPREAD),
@@ -80,16 +85,23 @@ fn check(row: &Row, setup: Setup, case: Case, k: usize) -> Result<()> {
     let json = serde_json::to_value(row)?;
     let ejabberds = [&row.primary, &row.replica].iter().all(|kind| **kind == "ejabberd");
     let fanouts: Vec<Fanout> = row.sides().map(|(fanout, _)| fanout).collect();
-    let expected = match ejabberds && !case.is_storm() {
-        true => &[Fanout::Plain, Fanout::Xep0033, Fanout::Dmuc][..],
-        false => &[Fanout::Plain, Fanout::Dmuc],
+    let expected = match case.is_storm() {
+        false if ejabberds => &[Fanout::Plain, Fanout::Xep0033, Fanout::Dmuc][..],
+        true if setup.local => &[Fanout::Plain, Fanout::Dmuc, Fanout::Local],
+        _ => &[Fanout::Plain, Fanout::Dmuc],
     };
     ensure!(fanouts == expected, "sides {fanouts:?}");
-    for side in fanouts.iter().map(Fanout::to_string) {
-        let side = &*side;
+    for fanout in fanouts {
+        let side = &*fanout.to_string();
+        let value = |member: &str| json[side][member].as_f64();
         for member in MEMBERS {
-            let value = json[side][member].as_f64();
-            ensure!(value.is_some_and(|value| value > 0.0), "{side} has no {member}");
+            ensure!(value(member).is_some_and(|value| value > 0.0), "{side} has no {member}");
+        }
+        for member in OF_A_LINK {
+            let has = value(member).is_some_and(|value| value > 0.0);
+            // Its other server lives, which costs something.
+            let idle = fanout == Fanout::Local && !member.starts_with("link");
+            ensure!(idle || has == (fanout != Fanout::Local), "{side}: {member}");
         }
         let later = json[side]["link_bytes_per_later_joiner"].as_u64();
         ensure!(later.is_some() == case.is_storm(), "{side}: {later:?} for each later joiner");
