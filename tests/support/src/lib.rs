@@ -6,12 +6,14 @@
 //! - [`Wire`] sits on the link between two servers, reads everything and can cut it.
 //! - [`Fault`] is what can go wrong with a link or a server, for a time.
 //! - [`Client`] is a user's client that remembers everything it ever received.
+//! - [`Crowd`] is many users who only listen and count.
 //! - [`Peer`] is a hostile server that says on a server link whatever a test wants.
 //!
 //! Everything runs in a private network namespace, see [`namespace`].
 
 pub mod ca;
 pub mod client;
+pub mod crowd;
 pub mod dns;
 pub mod fault;
 pub mod framing;
@@ -30,6 +32,7 @@ pub mod wire;
 pub mod xml;
 
 pub use client::{Client, ClientOptions, Received};
+pub use crowd::Crowd;
 pub use fault::Fault;
 pub use lab::{Lab, LabBuilder};
 pub use peer::Peer;

@@ -59,7 +59,8 @@ fn licences() -> anyhow::Result<()> {
             let install = ["install", "--quiet", "--locked", "--debug", "cargo-deny", "--root"];
             let mut install = run::cargo(&install);
             // Outside of the workspace's own profiles and lock file.
-            run::must(install.arg(&tools).env_remove("CARGO_TARGET_DIR"))?;
+            let install = install.arg(&tools).env_remove("CARGO_TARGET_DIR");
+            run::must(install.env("CARGO_PROFILE_DEV_DEBUG", "false"))?;
         }
         deny
     };

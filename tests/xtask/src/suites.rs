@@ -19,8 +19,7 @@ pub struct Programs {
 
 /// The tests' own packages are always built together: alone, each would want the dependencies of all with
 /// other features.
-pub const PACKAGES: &[&str] =
-    &["--package=dmuc-suites", "--package=dmuc-testkit", "--package=xtask"];
+pub const PACKAGES: &[&str] = &["--package=dmuc-suites", "--package=dmuc-testkit"];
 
 /// Builds them.
 pub fn build() -> Result<Programs> {

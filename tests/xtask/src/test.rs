@@ -62,6 +62,9 @@ const OWN: &[(&str, &str)] = &[
     ("shells", "the Erlang and Lua modules without servers"),
 ];
 
+/// Those of them that want what is built for the integration tests.
+const BUILT: &[&str] = &["kit", "shells"];
+
 /// Debian releases that have to work besides the one that the tests run on.
 const SMOKE: &[&str] = &["trixie", "forky"];
 
@@ -90,12 +93,16 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
 
 fn all() -> Result<Tally> {
     setup::run()?;
-    let mut tally = Tally::default();
-    for (name, _) in OWN {
-        tally += own(name)?;
-    }
-    let staged = counted("stage", Places::host());
-    let built = counted("suites", suites::build().map(|programs| programs.suites));
+    // Linking a library takes a minute of one processor, and others can be put to use meanwhile.
+    let (mut tally, (staged, built)) = thread::scope(|scope| {
+        let builds = scope.spawn(|| {
+            let staged = counted("stage", Places::host());
+            (staged, counted("suites", suites::build().map(|programs| programs.suites)))
+        });
+        let tally = owns(false);
+        (tally, builds.join().unwrap_or((None, None)))
+    });
+    tally += owns(true);
     let (Some(places), Some(program)) = (staged, built) else {
         tally += Tally::one(false);
         return Ok(tally);
@@ -104,6 +111,15 @@ fn all() -> Result<Tally> {
     let jobs = suites::list(&program)?.into_iter().map(Job::Suite);
     tally += in_lanes(&program, &places, jobs.chain(foreign.map(|release| Job::Smoke(release))));
     Ok(tally)
+}
+
+/// Of the suites in [`OWN`] those that are in [`BUILT`], or the others.
+fn owns(built: bool) -> Tally {
+    let mut tally = Tally::default();
+    for (name, _) in OWN.iter().filter(|(name, _)| BUILT.contains(name) == built) {
+        tally += counted(name, own(name)).unwrap_or(Tally::one(false));
+    }
+    tally
 }
 
 /// What can be done beside other such things: every suite has a network of its own.
@@ -245,9 +261,10 @@ fn counted_tests(arguments: &[&str]) -> Result<Tally> {
 }
 
 fn kit(places: &Places) -> Result<Tally> {
-    // With the profile of the suites, which are to be built anyway.
-    let what = [&["--lib", "--bin=xtask"], suites::PACKAGES].concat();
+    // With the profiles of what is there anyway.
+    let what = [&["--lib", "--bin=dmuc-suites"], suites::PACKAGES].concat();
     let mut tally = unit("suites", &what)?;
+    tally += unit("dev", &["--package=xtask"])?;
     let program = suites::build()?.smoke;
     let (succeeded, lines) = run::tee(&mut suites::command(&program, places))?;
     tally += Tally::read(lines.iter().map(String::as_str), succeeded);

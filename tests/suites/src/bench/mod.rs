@@ -5,14 +5,12 @@
 
 mod case;
 mod contest;
-mod crowd;
 mod day;
 mod fanout;
 mod play;
 mod plot;
 mod report;
 mod row;
-mod scanner;
 mod setup;
 mod side;
 mod smoke;

@@ -5,10 +5,10 @@ use std::iter::once;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use dmuc_testkit::crowd::{Heard, mark};
 
 use super::case::Case;
 use super::day::{Actor, Event, day};
-use super::scanner::{Heard, mark};
 use super::side::{Round, Side};
 
 /// How many of a storm's joiners are the later ones, whose bytes are counted by themselves.

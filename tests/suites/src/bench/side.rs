@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use dmuc_testkit::client::PATIENCE;
-use dmuc_testkit::{Client, Kind, Lab, ServerSpec, Usage, wire};
+use dmuc_testkit::{Client, Crowd, Kind, Lab, ServerSpec, Usage, wire};
 use tokio::time::sleep;
 
 use super::case::{Case, HISTORY, Residents};
-use super::crowd::Crowd;
 use super::fanout::Fanout;
 use super::setup::Setup;
 use crate::scene::Pairing;

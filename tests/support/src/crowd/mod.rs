@@ -1,6 +1,8 @@
 //! Many users of one server who only listen and count: a client that keeps what it hears, as the
 //! test kit's does, would take the machine from the servers that are measured.
 
+mod scanner;
+
 use std::collections::HashSet;
 use std::iter::once;
 use std::ops::Range;
@@ -11,7 +13,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use dmuc_testkit::Server;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,7 +21,9 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::scanner::{Heard, Scanner};
+use self::scanner::Scanner;
+pub use self::scanner::{Heard, mark};
+use crate::Server;
 
 /// How long the next thing that is due may take: a storm can keep a server busy for long.
 const PATIENCE: Duration = Duration::from_secs(120);
