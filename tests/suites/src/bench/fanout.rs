@@ -18,7 +18,7 @@ pub enum Fanout {
     Xep0033,
     /// Envelopes.
     Dmuc,
-    /// The same users at the room's own server, with plain MUC: what it costs where there is no link.
+    /// Everybody at the room's own server, with plain MUC: what it costs where there is no link.
     Local,
 }
 

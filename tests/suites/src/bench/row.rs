@@ -44,7 +44,7 @@ pub struct Row {
     pub xep0033: Option<Figures>,
     /// Envelopes.
     pub dmuc: Figures,
-    /// No link: the same users at the room's own server.
+    /// No link: everybody at the room's own server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<Figures>,
 }

@@ -24,7 +24,7 @@ pub struct Setup {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub spread: u16,
-    /// Storms also with everybody of the remote users at the room's own server, where there is no link
+    /// Storms also with everybody at the room's own server, where there is no link
     #[arg(long)]
     pub local: bool,
     /// Prosody's collector; else what it comes with.

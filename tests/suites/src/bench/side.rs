@@ -66,11 +66,11 @@ impl Side {
     ) -> Result<Self> {
         let change = |spec: ServerSpec| setup.configure(spec, fanout);
         let builder = pairing.lab_with(&format!("bench-{fanout}"), change);
-        let (builder, home) = match (builder, setup.residents) {
-            (builder, Residents::Local) => (builder, "a"),
-            (builder, Residents::Third) => {
+        let (builder, home) = match setup.residents {
+            Residents::Third if fanout != Fanout::Local => {
                 (builder.server(change(ServerSpec::new(pairing.primary, "c"))), "c")
             }
+            _ => (builder, "a"),
         };
         let lab = builder.start().await?;
         // Counters are enough, and half a million stanzas are many.
