@@ -117,7 +117,7 @@ fn all() -> Result<Tally> {
 fn owns(built: bool) -> Tally {
     let mut tally = Tally::default();
     for (name, _) in OWN.iter().filter(|(name, _)| BUILT.contains(name) == built) {
-        tally += counted(name, own(name)).unwrap_or(Tally::one(false));
+        tally += summed(name, own(name));
     }
     tally
 }
@@ -153,7 +153,7 @@ fn in_lanes(program: &Path, places: &Places, jobs: impl Iterator<Item = Job>) ->
                 Job::Suite(name) => (name.clone(), integration(program, places, &name)),
                 Job::Smoke(release) => (release.to_owned(), smoke(program, release)),
             };
-            tally += counted(&what, outcome).unwrap_or(Tally::one(false));
+            tally += summed(&what, outcome);
         }
         tally
     };
@@ -215,6 +215,11 @@ fn one(name: &str, releases: Option<&Releases>, random: &Random) -> Result<Tally
 /// The value, or what went wrong on the screen: the rest of the tests go on.
 fn counted<T>(what: &str, outcome: Result<T>) -> Option<T> {
     outcome.inspect_err(|error| println!("{what}: FAILED: {error:#}")).ok()
+}
+
+/// The same of a sum of tests: one that went wrong by itself is a failed one.
+fn summed(what: &str, outcome: Result<Tally>) -> Tally {
+    counted(what, outcome).unwrap_or(Tally::one(false))
 }
 
 fn own(name: &str) -> Result<Tally> {

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Result, ensure};
 use dmuc_testkit::{Counters, Kind};
 
-use super::case::Case;
+use super::case::{Case, Residents};
 use super::setup::Setup;
 use crate::scene::Pairing;
 
@@ -53,9 +53,13 @@ impl Fanout {
         }
     }
 
-    /// The server of the users who are called remote.
-    pub fn home(self) -> &'static str {
-        if self == Self::Local { "a" } else { "b" }
+    /// The servers of the residents and of the users who are called remote.
+    pub fn homes(self, residents: Residents) -> [&'static str; 2] {
+        match (self, residents) {
+            (Self::Local, _) => ["a", "a"],
+            (_, Residents::Local) => ["a", "b"],
+            (_, Residents::Third) => ["c", "b"],
+        }
     }
 
     /// Whether what crossed in a counted round went this way.

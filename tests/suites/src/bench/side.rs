@@ -7,7 +7,7 @@ use dmuc_testkit::client::PATIENCE;
 use dmuc_testkit::{Client, Crowd, Kind, Lab, ServerSpec, Usage, wire};
 use tokio::time::sleep;
 
-use super::case::{Case, HISTORY, Residents};
+use super::case::{Case, HISTORY};
 use super::fanout::Fanout;
 use super::setup::Setup;
 use crate::scene::Pairing;
@@ -66,22 +66,22 @@ impl Side {
     ) -> Result<Self> {
         let change = |spec: ServerSpec| setup.configure(spec, fanout);
         let builder = pairing.lab_with(&format!("bench-{fanout}"), change);
-        let (builder, home) = match setup.residents {
-            Residents::Third if fanout != Fanout::Local => {
-                (builder.server(change(ServerSpec::new(pairing.primary, "c"))), "c")
-            }
-            _ => (builder, "a"),
+        let homes = fanout.homes(setup.residents);
+        let builder = match homes.contains(&"c") {
+            true => builder.server(change(ServerSpec::new(pairing.primary, "c"))),
+            false => builder,
         };
         let lab = builder.start().await?;
         // Counters are enough, and half a million stanzas are many.
         lab.wire("a", "b").set_recording(false);
         let users = async {
             setup.verify(&lab).await?;
-            let (a, b) = (lab.server("a"), lab.server(fanout.home()));
+            let (a, [of_residents, of_remote]) =
+                (lab.server("a"), homes.map(|name| lab.server(name)));
             a.register(&["owner"]).await?;
             let owner = Client::connect(a, "owner", "r").await?;
-            let residents = Crowd::log_in(lab.server(home), "resident", resident).await?;
-            Ok((owner, residents, Crowd::log_in(b, "remote", remote).await?))
+            let residents = Crowd::log_in(of_residents, "resident", resident).await?;
+            Ok((owner, residents, Crowd::log_in(of_remote, "remote", remote).await?))
         };
         match users.await {
             Ok((owner, residents, remote)) => {

@@ -1,5 +1,5 @@
-//! Many users of one server who only listen and count: a client that keeps what it hears, as the
-//! test kit's does, would take the machine from the servers that are measured.
+//! Many users of one server who only listen and count: a client that keeps what it hears, as
+//! [`Client`](crate::Client) does, would take the machine from the servers that are measured.
 
 mod scanner;
 
